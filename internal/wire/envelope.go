@@ -1,0 +1,2 @@
+// Package wire holds the encodings that redrive writes to Redis.
+package wire
