@@ -129,3 +129,12 @@ func clampTime(t time.Time) time.Time {
 	}
 	return t
 }
+
+// grow makes room for n more bytes. On nil it is one allocation in every build:
+// slices.Grow takes two under the race detector.
+func grow(dst []byte, n int) []byte {
+	if dst == nil {
+		return make([]byte, 0, n)
+	}
+	return slices.Grow(dst, n)
+}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -75,7 +74,7 @@ type letterError struct {
 // Append appends the encoded dead letter to dst, which may be nil. Args must be
 // empty or valid JSON: it is copied as it is.
 func (d *DeadLetter) Append(dst []byte) []byte {
-	dst = slices.Grow(dst, d.size())
+	dst = grow(dst, d.size())
 	dst = appendString(append(dst, `{"v":1,"task_name":`...), d.TaskName)
 	dst = appendString(append(dst, `,"task_id":`...), d.TaskID)
 	dst = append(dst, `,"args":`...)

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/base64"
-	"slices"
 	"strconv"
 )
 
@@ -40,7 +39,7 @@ type Envelope struct {
 // set, Args must be JSON that [Valid] accepts: it is copied as it is. Times
 // outside 1970 to 9999 become the nearer bound.
 func (e *Envelope) Append(dst []byte) []byte {
-	dst = slices.Grow(dst, e.size())
+	dst = grow(dst, e.size())
 	dst = appendString(append(dst, `{"v":1,"task":`...), e.Task)
 	dst = appendInt(dst, `,"at":`, clampMillis(e.EnqueuedAt))
 	dst = appendInt(dst, `,"due":`, clampMillis(e.RunAt))

@@ -98,7 +98,7 @@ func (l *Ledger) Append(dst []byte) []byte {
 	for i := range l.Errors {
 		n += 96 + len(l.Errors[i].Worker) + len(l.Errors[i].Text)
 	}
-	dst = append(slices.Grow(dst, n), `{"v":1`...)
+	dst = append(grow(dst, n), `{"v":1`...)
 	dst = appendInt(dst, `,"g":`, int64(l.Generation))
 	dst = appendInt(dst, `,"r":`, int64(l.Retries))
 	dst = appendInt(dst, `,"c":`, int64(l.Crashes))
