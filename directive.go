@@ -28,6 +28,9 @@ const (
 	ReasonUnknownTask Reason = "unknown-task"
 	// ReasonKeyReused: the job's idempotency key belongs to other arguments.
 	ReasonKeyReused Reason = "key-reused"
+	// ReasonDiscarded: the handler returned [Discard]. Such a job is no dead letter;
+	// the reason stands in the [FailedError] of its receipt.
+	ReasonDiscarded Reason = "discarded"
 )
 
 // Action is what a worker does with a job when an attempt has ended.
@@ -47,11 +50,14 @@ const (
 	ActionDead
 	// ActionDiscard: the job is dropped.
 	ActionDiscard
+	// ActionRelease: the job goes back to the front of its queue, since a shutdown
+	// or an outage cut the attempt short. No error asks for it.
+	ActionRelease
 )
 
 // String returns the name in lower case, such as "retry-after".
 func (a Action) String() string {
-	names := [...]string{"done", "retry", "retry-after", "snooze", "dead", "discard"}
+	names := [...]string{"done", "retry", "retry-after", "snooze", "dead", "discard", "release"}
 	if int(a) < len(names) {
 		return names[a]
 	}

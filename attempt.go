@@ -1,0 +1,406 @@
+package redrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/redrive-go/redrive/internal/store"
+	"github.com/redrive-go/redrive/internal/wire"
+)
+
+// maxStack bounds the stack of a [PanicError].
+const maxStack = 4 << 10
+
+// An attempt is one claimed job on its way through a session. The claim's
+// goroutine fills it, a runner runs it, the settler ends it.
+type attempt struct {
+	q      *served
+	job    store.ClaimedJob
+	msg    Message
+	env    wire.Envelope
+	ledger wire.Ledger
+	route  *route // nil when no handler knows the task
+
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	started time.Time
+	// overdue is when a handler that still runs has ignored its timeout.
+	overdue time.Time
+
+	began bool        // the handler was called
+	lost  atomic.Bool // another worker owns the job: write nothing
+	stuck atomic.Bool // reported
+}
+
+func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
+
+// start takes over what a claim returned: each job goes to a runner, or straight
+// to the settler when there is nothing to run. It returns how many jobs came.
+func (q *served) start(ctx context.Context, c store.Claimed) int {
+	now := time.Now()
+	as := make([]*attempt, len(c.Jobs))
+	ends := make([]*settlement, len(c.Jobs)) // nil: run it
+	stopping := ctx.Err() != nil
+	for i := range c.Jobs {
+		a := &attempt{q: q, job: c.Jobs[i], started: now}
+		if ends[i] = a.prepare(now); stopping {
+			ends[i] = new(a.release(store.Released, nil))
+		}
+		a.ctx, a.cancel = context.WithCancelCause(q.s.jobs)
+		as[i] = a
+	}
+	q.own(as)
+	for i, a := range as {
+		if ends[i] == nil {
+			q.s.launch(a)
+		} else {
+			a.cancel(nil)
+			q.settler.add(*ends[i])
+		}
+	}
+	return len(as)
+}
+
+// prepare decodes the job and finds its handler. It returns how the job ends if
+// there is nothing to run, else nil.
+func (a *attempt) prepare(now time.Time) *settlement {
+	if err := a.decode(now); err != nil {
+		return new(a.bury(ReasonMalformed, err))
+	}
+	a.route = a.q.s.mux.table.byTask[a.msg.Task]
+	switch {
+	case a.route == nil:
+		return new(a.unknownTask(now))
+	case a.expired(now):
+		return new(a.bury(ReasonMaxAge, fmt.Errorf("job is older than MaxAge, %v", a.route.maxAge)))
+	}
+	if a.route.timeout > 0 {
+		a.overdue = now.Add(a.route.timeout)
+	}
+	return nil
+}
+
+// decode reads the job's envelope and ledger into its message.
+func (a *attempt) decode(now time.Time) (err error) {
+	q, m := a.q, &a.msg
+	m.ID, m.Queue, m.Task = a.job.ID, q.name, unknownName
+	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
+		return err
+	}
+	if a.ledger, err = wire.ParseLedger([]byte(a.job.Ledger)); err != nil {
+		// The payload is whole: run it, and say that its counters start over.
+		q.s.log.Error("redrive: ledger is damaged: the job's counters start over", "queue", q.name, "id", m.ID, "error", err)
+	}
+	m.fill(&a.env, &a.ledger, now)
+	return nil
+}
+
+// unknownName stands for the task name of a job that cannot be decoded.
+const unknownName = "unknown"
+
+// decodeEnvelope also refuses task names that no key may hold: other producers
+// than ours may have written it.
+func decodeEnvelope(s string) (wire.Envelope, error) {
+	if s == "" {
+		return wire.Envelope{}, fmt.Errorf("%w: the payload is missing from redis", wire.ErrMalformed)
+	}
+	env, err := wire.ParseEnvelope([]byte(s))
+	if err != nil {
+		return env, err
+	}
+	if err := store.CheckName("task name", env.Task); err != nil {
+		return wire.Envelope{}, fmt.Errorf("%w: %w", wire.ErrMalformed, err)
+	}
+	return env, nil
+}
+
+// fill sets the fields that come from the encodings.
+func (m *Message) fill(env *wire.Envelope, l *wire.Ledger, now time.Time) {
+	m.Task, m.Payload, m.Headers, m.IdempotencyKey = env.Task, env.Args, env.Headers, env.IdempotencyKey
+	m.EnqueuedAt, m.RunAt = wire.Time(env.EnqueuedAt), wire.Time(max(env.EnqueuedAt, env.RunAt))
+	m.Generation, m.Retries, m.Crashes = l.Generation, l.Retries, l.Crashes
+	m.Snoozes, m.Interrupts, m.ruleRetries = l.Snoozes, l.Interrupts, l.RuleRetries
+	m.Starts = 1 + l.Retries + l.Crashes + l.Snoozes + l.Interrupts
+	if m.FirstStartedAt = wire.Time(l.FirstStarted); l.FirstStarted == 0 {
+		m.FirstStartedAt = now
+	}
+	m.Errors = errorRecords(l.Errors)
+}
+
+func errorRecords(errs []wire.Error) []ErrorRecord {
+	if len(errs) == 0 {
+		return nil
+	}
+	out := make([]ErrorRecord, len(errs))
+	for i, e := range errs {
+		out[i] = ErrorRecord{
+			Time: wire.Time(e.At), Attempt: e.Attempt, Worker: e.Worker, Error: e.Text,
+			Duration: time.Duration(e.DurationMS) * time.Millisecond,
+			Delay:    time.Duration(e.DelayMS) * time.Millisecond,
+		}
+	}
+	return out
+}
+
+// expired reports whether the job is too old at the time given.
+func (a *attempt) expired(at time.Time) bool {
+	return a.route.maxAge > 0 && !a.msg.RunAt.IsZero() && at.Sub(a.msg.RunAt) > a.route.maxAge
+}
+
+// unknownTask waits for a worker that knows the task (a producer was deployed
+// first), at growing intervals, and gives up at UnknownTaskAge.
+func (a *attempt) unknownTask(now time.Time) settlement {
+	err := fmt.Errorf("%w %q", ErrUnknownTask, a.msg.Task)
+	age := now.Sub(a.msg.RunAt)
+	if a.msg.RunAt.IsZero() { // a producer that gives no time: count the waits
+		age = time.Duration(a.msg.Snoozes) * time.Minute
+	}
+	if age > a.q.s.opts.UnknownTaskAge {
+		return a.bury(ReasonUnknownTask, err)
+	}
+	a.q.s.log.Warn("redrive: job of an unknown task waits", "queue", a.q.name, "task", a.msg.Task, "id", a.msg.ID)
+	delay := min(time.Second<<min(a.ledger.Snoozes, 6), time.Minute)
+	return a.snooze(delay, err)
+}
+
+// launch hands an attempt to a runner, and starts one if all are busy. There are
+// never more than slots.
+func (s *session) launch(a *attempt) {
+	s.launchMu.Lock()
+	defer s.launchMu.Unlock()
+	if s.closed {
+		return // past the deadline of the shutdown: drain puts the job back
+	}
+	busy := s.busy.Add(1)
+	if s.spawned < busy && s.spawned < int64(s.opts.Concurrency) {
+		s.spawned++
+		s.runners.Go(s.runner)
+	}
+	s.work <- a // has room for all slots
+}
+
+// runner runs attempts until the work ends.
+func (s *session) runner() {
+	for a := range s.work {
+		s.run(a)
+	}
+}
+
+// run runs one attempt and passes its end on. A handler that calls
+// runtime.Goexit takes the runner with it: another takes its place.
+func (s *session) run(a *attempt) {
+	var result []byte
+	var err error
+	returned := false
+	defer func() {
+		if !returned {
+			result, err = nil, &PanicError{}
+			s.runners.Go(s.runner)
+		}
+		s.busy.Add(-1)
+		st := a.judge(result, err)
+		a.cancel(nil)
+		if a.lost.Load() {
+			a.q.abandon(a)
+			return
+		}
+		a.q.settler.add(st)
+	}()
+	a.began = true
+	if f := s.trace.JobStarted; f != nil {
+		f(&a.msg)
+	}
+	result, err = call(a.ctx, a.route.handler, &a.msg)
+	returned = true
+}
+
+// call runs a handler and turns its panic into an error.
+func call(ctx context.Context, h Handler, m *Message) (result []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			stack := debug.Stack()
+			result, err = nil, &PanicError{Value: r, Stack: string(stack[:min(len(stack), maxStack)])}
+		}
+	}()
+	return h.Process(ctx, m)
+}
+
+// abandon ends the books on a job that another worker owns.
+func (q *served) abandon(a *attempt) {
+	q.mu.Lock()
+	q.disown(a)
+	q.mu.Unlock()
+	q.lost(a)
+	q.s.free(1)
+}
+
+// judge decides how the attempt ends, from what the handler returned and from
+// why its context was cancelled, if it was.
+func (a *attempt) judge(result []byte, err error) settlement {
+	cause := context.Cause(a.ctx)
+	switch {
+	case err == nil:
+		return a.succeed(result)
+	case errors.Is(cause, ErrShutdown):
+		a.ledger.Interrupts++
+		return a.release(store.Interrupted, err)
+	case errors.Is(cause, ErrLeaseLost):
+		// Out of touch for a whole lease, but perhaps nobody took the job: the
+		// token decides. The outage is not the job's failure.
+		return a.release(store.Released, err)
+	}
+	d := a.decide(err)
+	switch d.action {
+	case ActionSnooze:
+		return a.snooze(d.delay, err)
+	case ActionDiscard:
+		st := settlement{a: a, end: a.end(ActionDiscard, err)}
+		if a.route.resultTTL > 0 {
+			st.done.TTL = a.route.resultTTL
+			st.done.Result = encodeFailure(&FailedError{
+				ID: a.msg.ID, Task: a.msg.Task, Reason: ReasonDiscarded, Retries: a.msg.Retries, Message: errorText(err),
+			})
+		}
+		return st
+	case ActionRetry:
+		return a.retry(d, err)
+	default:
+		return a.bury(d.reason, err)
+	}
+}
+
+// decide asks the policy, unless a [Retry] middleware has. The functions of a
+// policy are the user's: one that panics must not take the worker along.
+func (a *attempt) decide(err error) (d *directive) {
+	defer func() {
+		if r := recover(); r != nil {
+			d = &directive{action: ActionDead, reason: ReasonPermanent, err: err}
+			a.q.s.log.Error("redrive: retry policy panicked", "task", a.msg.Task, "id", a.msg.ID, "panic", r)
+		}
+	}()
+	return decide(&defaultPolicy, &a.msg, err)
+}
+
+// defaultPolicy is for handlers without a policy of their own. It is never
+// changed.
+var defaultPolicy = RetryPolicy{}.withDefaults()
+
+func (a *attempt) end(action Action, err error) JobEnd {
+	return JobEnd{Action: action, Err: err, Duration: time.Since(a.started)}
+}
+
+func (a *attempt) succeed(result []byte) settlement {
+	st := settlement{a: a, end: a.end(ActionDone, nil)}
+	if ttl := a.route.resultTTL; ttl > 0 {
+		if limit := a.q.s.opts.MaxResult; len(result) > limit {
+			return a.bury(ReasonPermanent, fmt.Errorf("the job succeeded, and its result of %d bytes exceeds WorkerOptions.MaxResult, %d", len(result), limit))
+		}
+		st.done.TTL, st.done.Result = ttl, encodeResult(result)
+	}
+	return st
+}
+
+// retry counts a failure and waits, or gives up if the wait ends after MaxAge.
+func (a *attempt) retry(d *directive, err error) settlement {
+	now := time.Now()
+	if a.expired(now.Add(d.delay)) {
+		return a.bury(ReasonMaxAge, err)
+	}
+	a.record(now, err, d.delay)
+	a.ledger.Retries++
+	if d.rule >= 0 {
+		rules := make(map[int]int, len(a.ledger.RuleRetries)+1)
+		for rule, n := range a.ledger.RuleRetries { // the message shows the old one
+			rules[rule] = n
+		}
+		rules[d.rule]++
+		a.ledger.RuleRetries = rules
+	}
+	st := settlement{a: a, end: a.end(ActionRetry, err)}
+	st.end.Delay = d.delay
+	st.putback = store.Putback{Owned: a.owned(), Delay: d.delay, Ledger: a.book(), Counter: store.Retried}
+	return st
+}
+
+func (a *attempt) snooze(delay time.Duration, err error) settlement {
+	if a.route != nil && a.expired(time.Now().Add(delay)) {
+		return a.bury(ReasonMaxAge, err)
+	}
+	a.ledger.Snoozes++
+	st := settlement{a: a, end: a.end(ActionSnooze, err)}
+	st.end.Delay = delay
+	st.putback = store.Putback{Owned: a.owned(), Delay: delay, Ledger: a.book(), Counter: store.Snoozed}
+	return st
+}
+
+// release puts the job back to the front, for a reason that is not its own.
+func (a *attempt) release(counter store.Counter, err error) settlement {
+	st := settlement{a: a, end: a.end(ActionRelease, err)}
+	st.putback = store.Putback{Owned: a.owned(), Front: true, Counter: counter}
+	if counter == store.Interrupted {
+		st.putback.Ledger = a.book()
+	}
+	return st
+}
+
+// bury makes the job a dead letter.
+func (a *attempt) bury(reason Reason, err error) settlement {
+	now := time.Now()
+	a.record(now, err, 0)
+	st := settlement{a: a, end: a.end(ActionDead, err)}
+	st.end.Reason = reason
+	st.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
+	return st
+}
+
+// record adds an error to the history.
+func (a *attempt) record(now time.Time, err error, delay time.Duration) {
+	rec := wire.Error{
+		At: now.UnixMilli(), Attempt: a.msg.Starts, Worker: a.q.s.id,
+		Text: errorText(err), DelayMS: int64((delay + time.Millisecond - 1) / time.Millisecond),
+	}
+	if a.began {
+		rec.DurationMS = now.Sub(a.started).Milliseconds()
+	}
+	a.ledger.Add(rec)
+}
+
+// book encodes the ledger.
+func (a *attempt) book() []byte {
+	if a.ledger.FirstStarted == 0 && a.began {
+		a.ledger.FirstStarted = a.started.UnixMilli()
+	}
+	return a.ledger.Append(nil)
+}
+
+// letter builds the dead letter.
+func (a *attempt) letter(now time.Time, reason Reason, err error) *wire.DeadLetter {
+	m := &a.msg
+	d := &wire.DeadLetter{
+		TaskName: m.Task, TaskID: m.ID, Queue: m.Queue, Reason: string(reason), Error: errorText(err),
+		Timestamp: now, Worker: a.q.s.id,
+		Retries: m.Retries, Crashes: a.ledger.Crashes, Snoozes: m.Snoozes, Interrupts: m.Interrupts,
+		Generation: m.Generation, Starts: m.Starts,
+		EnqueuedAt: m.EnqueuedAt, RunAt: wire.Time(a.env.RunAt), Headers: m.Headers, IdempotencyKey: m.IdempotencyKey,
+		Errors: a.ledger.Errors, ErrorsDropped: a.ledger.Dropped, Extra: a.env.Extra,
+	}
+	if !a.began { // this attempt did not start
+		d.Starts--
+	}
+	if d.Starts > 0 || a.ledger.FirstStarted > 0 {
+		d.FirstStartedAt = m.FirstStartedAt
+	}
+	switch {
+	case a.env.Task == "":
+		d.Raw = append([]byte{}, a.job.Envelope...)
+	case a.env.Binary:
+		d.Data = a.env.Args
+	default:
+		d.Args = a.env.Args
+	}
+	return d
+}

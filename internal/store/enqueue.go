@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// laneTTL is how long a lane's last call is remembered: far longer than any
+// client goes on sending the same call.
+const laneTTL = time.Hour
+
+// NewJob is one job to enqueue.
+type NewJob struct {
+	ID       string
+	Envelope []byte
+	// Delay counts from the moment Redis takes the job. Zero is at once.
+	Delay time.Duration
+	// RunAt, ms since the epoch, is used when Delay is zero. Zero is at once.
+	RunAt int64
+}
+
+func (j *NewJob) due() string {
+	switch {
+	case j.Delay > 0:
+		return "+" + strconv.FormatInt(ceilMillis(j.Delay), 10)
+	case j.RunAt > 0:
+		return strconv.FormatInt(j.RunAt, 10)
+	}
+	return ""
+}
+
+// Enqueue adds at most [MaxBatch] jobs in one call and returns the indexes of
+// those whose id was taken. A lane sends one call at a time, each with a higher
+// number than the last, and the same number when it sends a call again: then
+// the answer is that of the first time. lookDead also finds ids among the dead
+// letters; only ids that a user chose can be there.
+//
+// It returns [ErrFull] when Redis refuses to grow; nothing was written then.
+func (q *Queue) Enqueue(ctx context.Context, lane string, call int64, lookDead bool, jobs []NewJob) (taken []int, err error) {
+	k := &q.keys
+	args := make([]any, 0, 3+3*len(jobs))
+	look := "0"
+	if lookDead {
+		look = "1"
+	}
+	args = append(args, call, laneTTL.Milliseconds(), look)
+	for i := range jobs {
+		args = append(args, jobs[i].ID, jobs[i].Envelope, jobs[i].due())
+	}
+	res, err := q.run(ctx, enqueueScript,
+		[]string{k.Jobs, k.Ready, k.Delayed, k.Letters, k.Lane(lane), k.Bell, k.Stats}, args)
+	if err != nil {
+		return nil, q.wrap("enqueue", err)
+	}
+	reply, ok := res.([]any)
+	if ok && len(reply) == 1 {
+		return nil, q.wrap("enqueue", ErrOvertaken)
+	}
+	if !ok || len(reply) != 2 {
+		return nil, q.malformed("enqueue", res)
+	}
+	text, _ := reply[1].(string)
+	taken, err = indexes(text, 1)
+	if err != nil {
+		return nil, q.malformed("enqueue", res)
+	}
+	return taken, nil
+}
+
+// indexes reads a comma-ended list of numbers counted from base.
+func indexes(s string, base int) ([]int, error) {
+	var out []int
+	for s != "" {
+		one, rest, _ := strings.Cut(s, ",")
+		n, err := strconv.Atoi(one)
+		if err != nil {
+			return nil, err
+		}
+		out, s = append(out, n-base), rest
+	}
+	return out, nil
+}
+
+// ceilMillis rounds up, so that nothing is due early (I12).
+func ceilMillis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// DefaultPrefix starts every key unless the user names another.
+const DefaultPrefix = "redrive"
+
+// MaxBatch bounds the jobs of one script call (I14): Lua's unpack fails at
+// about 8,000 values, after earlier writes were made.
+const MaxBatch = 500
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+
+// CheckName reports why s is no valid name of the kind given. Names hold no
+// braces, so the hash tag of a key is always the queue's name alone.
+func CheckName(kind, s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("%s is empty: give it a name", kind)
+	case !nameRE.MatchString(s):
+		return fmt.Errorf("%s %.140q is not a valid name: use 1 to 128 of A-Z a-z 0-9 _ . : -", kind, s)
+	}
+	return nil
+}
+
+// Keys names every key of one queue. They share the hash tag {queue}, so a
+// queue is one slot of a cluster.
+type Keys struct {
+	Ready, Jobs, Ledger, Delayed string
+	Workers, Bell, Stats         string
+	Dead, Letters, Hooks         string
+	// Channel hears the ids of jobs whose end a receipt may wait for.
+	Channel string
+
+	base string
+}
+
+// NewKeys returns the keys of a queue. Both names are valid by [CheckName].
+func NewKeys(prefix, queue string) Keys {
+	base := prefix + ":{" + queue + "}:"
+	return Keys{
+		Ready: base + "ready", Jobs: base + "jobs", Ledger: base + "ledger", Delayed: base + "delayed",
+		Workers: base + "workers", Bell: base + "bell", Stats: base + "stats",
+		Dead: base + "dead", Letters: base + "letters", Hooks: base + "hooks",
+		Channel: base + "ended",
+		base:    base,
+	}
+}
+
+// Worker is the hash of what a worker owns: id → token.
+func (k *Keys) Worker(worker string) string { return k.base + "w:" + worker }
+
+// Lane remembers the last call of one producer lane.
+func (k *Keys) Lane(lane string) string { return k.base + "p:" + lane }
+
+// Result is a finished job's result.
+func (k *Keys) Result(id string) string { return k.base + "r:" + id }
+
+// DeadTask is the index of one task's dead letters, by time of death.
+func (k *Keys) DeadTask(task string) string { return k.base + "dead:" + task }

@@ -1,0 +1,60 @@
+-- Gives a worker up to n jobs, each fenced by the call's token.
+-- KEYS ready, jobs, ledger, delayed, w:<worker>, workers, stats, bell
+-- ARGV worker, call number, n (at most 500)
+-- Returns {state, now ms, next due ms or -1, token, ids, envelopes, ledgers};
+--      state is 'ok', 'paused', 'lapsed' (the worker has no lease: beat first)
+--      or 'stale' (a later call of this worker was here). A missing envelope is nil.
+-- I4: tokens strictly increase. I6, I7: a call sent again gets the same jobs.
+-- I12: due by the clock of Redis. I14: reads all before the first write, which
+-- is an HDEL, so that a full Redis does not refuse the rest (it can drain).
+local call, n = tonumber(ARGV[2]), tonumber(ARGV[3])
+local t = redis.call('TIME')
+local us = t[1] * 1000000 + t[2]
+local now = math.floor(us / 1000)
+local lease = redis.call('ZSCORE', KEYS[6], ARGV[1])
+if not lease or tonumber(lease) < now then return {'lapsed', now, -1} end
+
+local function reply(token, ids, nextdue)
+  if #ids == 0 then return {'ok', now, nextdue, token, ids, {}, {}} end
+  local ledgers = {}
+  if redis.call('EXISTS', KEYS[3]) == 1 then ledgers = redis.call('HMGET', KEYS[3], unpack(ids)) end
+  return {'ok', now, nextdue, token, ids, redis.call('HMGET', KEYS[2], unpack(ids)), ledgers}
+end
+
+local last = redis.call('HGET', KEYS[5], '#claim')
+if last then
+  local c, token = string.match(last, '^(%d+):(%d+)$')
+  if tonumber(c) > call then return {'stale', now, -1} end
+  if tonumber(c) == call then
+    local mine, owned = {}, redis.call('HGETALL', KEYS[5])
+    for i = 1, #owned, 2 do if owned[i + 1] == token then mine[#mine + 1] = owned[i] end end
+    return reply(token, mine, now)
+  end
+end
+local st = redis.call('HMGET', KEYS[7], 'paused', 'token')
+if st[1] then return {'paused', now, -1} end
+
+local due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
+local ids = redis.call('LRANGE', KEYS[1], 0, n - 1)
+local popped, wait = #ids, {}
+for i, id in ipairs(due) do
+  if #ids < n then ids[#ids + 1] = id else wait[#wait + 1] = id end
+end
+local upcoming = redis.call('ZRANGE', KEYS[4], #due, #due, 'WITHSCORES')[2]
+local nextdue = upcoming and math.floor(tonumber(upcoming)) or -1
+local token = string.format('%.0f', math.max(us, tonumber(st[2] or '0') + 1))
+local answer = reply(token, ids, nextdue)
+if #ids == 0 then return answer end
+
+redis.call('HDEL', KEYS[5], '#')
+local own = {'#claim', ARGV[2] .. ':' .. token}
+for _, id in ipairs(ids) do own[#own + 1] = id; own[#own + 1] = token end
+redis.call('HSET', KEYS[5], unpack(own))
+redis.call('HSET', KEYS[7], 'token', token)
+if popped > 0 then redis.call('LPOP', KEYS[1], popped) end
+if #due > 0 then redis.call('ZREM', KEYS[4], unpack(due)) end
+if #wait > 0 then redis.call('RPUSH', KEYS[1], unpack(wait)) end
+if #ids == n and (upcoming or redis.call('LLEN', KEYS[1]) > 0) and redis.call('LLEN', KEYS[8]) == 0 then
+  redis.call('RPUSH', KEYS[8], 1)
+end
+return answer

@@ -1,0 +1,68 @@
+// Package store keeps queues in Redis. It is the only package that talks to
+// Redis and the only one that knows key names and scripts.
+//
+// Lua moves, Go decides: a script never decodes a payload and holds no policy.
+// Each may run up to four times with the same arguments and has the effect of
+// one (I6), handles at most [MaxBatch] jobs, and reads before it writes (I14).
+package store
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	//go:embed lua/enqueue.lua
+	enqueueLua string
+	//go:embed lua/claim.lua
+	claimLua string
+	//go:embed lua/fence.lua
+	fenceLua string
+	//go:embed lua/finish.lua
+	finishLua string
+	//go:embed lua/putback.lua
+	putbackLua string
+	//go:embed lua/bury.lua
+	buryLua string
+	//go:embed lua/beat.lua
+	beatLua string
+	//go:embed lua/expired.lua
+	expiredLua string
+	//go:embed lua/leave.lua
+	leaveLua string
+
+	enqueueScript = redis.NewScript(enqueueLua)
+	claimScript   = redis.NewScript(claimLua)
+	finishScript  = redis.NewScript(fenceLua + finishLua)
+	putbackScript = redis.NewScript(fenceLua + putbackLua)
+	buryScript    = redis.NewScript(fenceLua + buryLua)
+	beatScript    = redis.NewScript(beatLua)
+	expiredScript = redis.NewScript(expiredLua)
+	leaveScript   = redis.NewScript(leaveLua)
+)
+
+// A Queue performs the operations of one queue. It holds no state besides
+// names, and may be copied and used by many goroutines.
+type Queue struct {
+	rdb  redis.UniversalClient
+	name string
+	keys Keys
+}
+
+// Open returns the queue of that name. Both names are valid by [CheckName].
+func Open(rdb redis.UniversalClient, prefix, name string) *Queue {
+	return &Queue{rdb: rdb, name: name, keys: NewKeys(prefix, name)}
+}
+
+// run evaluates a script by its digest, and by its text when the server does
+// not know it (first use, SCRIPT FLUSH, failover).
+func (q *Queue) run(ctx context.Context, s *redis.Script, keys []string, args []any) (any, error) {
+	res, err := s.EvalSha(ctx, q.rdb, keys, args...).Result()
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		res, err = s.Eval(ctx, q.rdb, keys, args...).Result()
+	}
+	return res, err
+}

@@ -1,0 +1,319 @@
+package redrive
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redrive-go/redrive/internal/store"
+)
+
+// A keeper keeps a session's lease on one queue, takes over the jobs of workers
+// whose lease has lapsed, and sees to it that Redis and the session agree on what
+// the session owns. One goroutine, loop, does all of it; it ends with session.keep.
+type keeper struct {
+	q     *served
+	kicks chan struct{}
+
+	// Of the loop's goroutine (and of register, before it starts):
+	held    time.Time // our lease holds at least until then
+	contact time.Time // in touch without a gap since then; zero when out of touch
+	last    time.Time // the last beat that was answered was sent then
+	expired []string
+	lapse   time.Time // when the next lease of another lapses, on our clock
+	strange map[string]string
+	reaps   int
+
+	// down is since when Redis does not answer; zero while it does.
+	mu   sync.Mutex
+	down time.Time
+}
+
+func (k *keeper) init(q *served) {
+	k.q = q
+	k.kicks = make(chan struct{}, 1)
+}
+
+// kick asks for a beat now.
+func (k *keeper) kick() {
+	select {
+	case k.kicks <- struct{}{}:
+	default:
+	}
+}
+
+// lost notes that Redis did not answer, and says so once.
+func (k *keeper) lost(err error) {
+	k.mu.Lock()
+	first := k.down.IsZero()
+	if first {
+		k.down = time.Now()
+	}
+	k.mu.Unlock()
+	if !first {
+		return
+	}
+	s := k.q.s
+	s.log.Warn("redrive: redis does not answer, trying on", "queue", k.q.name, "error", err)
+	if f := s.trace.RedisLost; f != nil {
+		f(k.q.name, err)
+	}
+	k.kick()
+}
+
+// back notes that Redis answers again.
+func (k *keeper) back() {
+	k.mu.Lock()
+	down := k.down
+	k.down = time.Time{}
+	k.mu.Unlock()
+	if down.IsZero() {
+		return
+	}
+	s, after := k.q.s, time.Since(down)
+	s.log.Info("redrive: redis answers again", "queue", k.q.name, "after", after.Round(time.Millisecond))
+	if f := s.trace.RedisBack; f != nil {
+		f(k.q.name, after)
+	}
+}
+
+// loop beats three times a lease, sooner when there is something to reap, and
+// again and again while Redis does not answer.
+func (k *keeper) loop() {
+	ctx, lease := k.q.s.keep, k.q.s.opts.Lease
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := newReconnect()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.kicks:
+		case <-timer.C:
+		}
+		wait := lease / 3
+		err := k.beat(ctx)
+		if err != nil {
+			wait = retry.NextBackOff()
+			k.outOfTouch()
+		} else {
+			retry.Reset()
+			wait = min(wait, k.reap(ctx))
+		}
+		timer.Reset(wait)
+		k.reportStuck()
+	}
+}
+
+// beat renews the lease and takes in what Redis says.
+func (k *keeper) beat(ctx context.Context) error {
+	q, lease := k.q, k.q.s.opts.Lease
+	sent := time.Now()
+	mine := q.snapshot()
+	try, cancel := context.WithTimeout(ctx, min(lease/3, sendTimeout))
+	b, err := q.store.Beat(try, q.s.id, lease)
+	cancel()
+	if err != nil {
+		k.contact = time.Time{}
+		if ctx.Err() == nil {
+			k.lost(err)
+		}
+		return err
+	}
+	now := time.Now()
+	k.back()
+	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 {
+		k.contact = now // a gap: others may have had it too
+	}
+	k.last, k.held = sent, sent.Add(lease)
+	k.expired, k.lapse = b.Expired, time.Time{}
+	if !b.NextLapse.IsZero() {
+		k.lapse = now.Add(b.NextLapse.Sub(b.Now))
+	}
+	if b.Ready > 0 || !b.NextDue.IsZero() && b.NextDue.Sub(b.Now) < lease/3 {
+		q.hint.Store(true)
+		q.s.wake()
+	}
+	if (!b.Held || b.Owned != len(mine) || len(k.strange) > 0) && len(mine)+b.Owned > 0 {
+		return k.reconcile(ctx, mine)
+	}
+	return nil
+}
+
+// snapshot lists what the session owns, by id.
+func (q *served) snapshot() map[string]*attempt {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return maps.Clone(q.owned)
+}
+
+// reconcile compares what the session owned before the beat with what Redis says
+// now. A job that Redis gave to another is cancelled; its end will not be
+// written. A job that only Redis knows of, twice in a row, is put back: the
+// answer to its claim was lost (I7).
+func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error {
+	q := k.q
+	try, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	theirs, err := q.store.Owned(try, q.s.id)
+	if err != nil {
+		k.lost(err)
+		return err
+	}
+	now := q.snapshot()
+	for id, a := range mine {
+		if theirs[id] != a.job.Token && now[id] == a {
+			q.loseLease(a)
+		}
+	}
+	strange := make(map[string]string)
+	var back []store.Putback
+	for id, token := range theirs {
+		if a := now[id]; a != nil && a.job.Token == token {
+			continue
+		}
+		if k.strange[id] == token {
+			back = append(back, store.Putback{Owned: store.Owned{ID: id, Token: token}, Front: true, Counter: store.Released})
+		} else {
+			strange[id] = token
+		}
+	}
+	k.strange = strange
+	for len(back) > 0 {
+		n := min(len(back), store.MaxBatch)
+		if _, err := q.store.Putback(try, k.settler(q.s.id, false), back[:n]); err != nil {
+			return err
+		}
+		q.s.log.Warn("redrive: put jobs back whose claim was not heard", "queue", q.name, "jobs", n)
+		back = back[n:]
+	}
+	return nil
+}
+
+// settler names a call of the keeper's own, apart from those of the settler.
+func (k *keeper) settler(worker string, reap bool) store.Settler {
+	k.reaps++
+	return store.Settler{Worker: worker, Call: k.q.s.id + "/" + strconv.Itoa(k.reaps), Reap: reap}
+}
+
+// loseLease cancels a running job that another worker owns.
+func (q *served) loseLease(a *attempt) {
+	a.lost.Store(true)
+	if a.cancel != nil {
+		a.cancel(ErrLeaseLost)
+	}
+}
+
+// outOfTouch cancels everything once the lease must have lapsed: others may take
+// the jobs over from now on. Whether they did, the token says when a job ends.
+func (k *keeper) outOfTouch() {
+	if time.Now().Before(k.held) {
+		return
+	}
+	for _, a := range k.q.snapshot() {
+		if a.cancel != nil {
+			a.cancel(ErrLeaseLost)
+		}
+	}
+}
+
+// reap takes the jobs of workers whose lease has lapsed, and returns when to look
+// again. After an outage everybody's lease has lapsed, so only a worker that has
+// been in touch for a whole lease may judge others (outage grace).
+func (k *keeper) reap(ctx context.Context) (wait time.Duration) {
+	lease := k.q.s.opts.Lease
+	spread := 10*time.Millisecond + rand.N(90*time.Millisecond)
+	if grace := lease - time.Since(k.contact); grace > 0 {
+		if len(k.expired) == 0 && k.lapse.IsZero() {
+			return lease
+		}
+		return grace + spread
+	}
+	for _, worker := range k.expired {
+		for {
+			n, err := k.reapSome(ctx, worker)
+			if err != nil {
+				k.lost(err)
+				return spread
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	if k.lapse.IsZero() {
+		return lease
+	}
+	return max(0, time.Until(k.lapse)) + spread
+}
+
+// reapSome takes up to one batch of a dead worker's jobs: to the front with one
+// more crash, or to the dead letters after MaxCrashes.
+func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
+	q := k.q
+	try, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	jobs, err := q.store.Expired(try, worker)
+	if err != nil || len(jobs) == 0 {
+		return 0, err
+	}
+	var back []store.Putback
+	var dead []store.Burial
+	crashes := make([]int, len(jobs))
+	now := time.Now()
+	for i := range jobs {
+		a := &attempt{q: q, job: jobs[i]}
+		err := a.decode(now)
+		a.ledger.Crashes++
+		crashes[i] = a.ledger.Crashes
+		switch {
+		case err != nil:
+			dead = append(dead, a.bury(ReasonMalformed, err).burial)
+		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
+			a.began, a.started = true, now
+			dead = append(dead, a.bury(ReasonCrashLoop, fmt.Errorf(
+				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker)).burial)
+		default:
+			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
+		}
+	}
+	if len(back) > 0 {
+		if _, err := q.store.Putback(try, k.settler(worker, true), back); err != nil {
+			return 0, err
+		}
+	}
+	if len(dead) > 0 {
+		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
+			return 0, err
+		}
+	}
+	q.s.log.Warn("redrive: took over the jobs of a worker whose lease lapsed",
+		"queue", q.name, "dead_worker", worker, "jobs", len(back), "dead_letters", len(dead))
+	if f := q.s.trace.JobReaped; f != nil {
+		for i := range jobs {
+			f(q.name, jobs[i].ID, worker, crashes[i])
+		}
+	}
+	return len(jobs), nil
+}
+
+// reportStuck tells of handlers that go on after their context was done.
+func (k *keeper) reportStuck() {
+	s, now := k.q.s, time.Now()
+	grace := s.opts.Lease / 3
+	for _, a := range k.q.snapshot() {
+		if a.overdue.IsZero() || now.Sub(a.overdue) < grace || !a.stuck.CompareAndSwap(false, true) {
+			continue
+		}
+		since := now.Sub(a.overdue)
+		s.log.Error("redrive: handler ignores its context and keeps its slot", "queue", k.q.name,
+			"task", a.msg.Task, "id", a.msg.ID, "since", since.Round(time.Second))
+		if f := s.trace.JobStuck; f != nil {
+			f(&a.msg, since)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package redrive
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redrive-go/redrive/internal/store"
+)
+
+// A Mux sends each job to the handler of its task. Register everything before
+// the worker runs; registration panics on a mistake, because its arguments are
+// constants of the program.
+//
+// The order of middleware, outermost first, is: recovery (the worker's own),
+// [DeadLetter], [Retry] (each [Task.Handle] adds its own), [Idempotent],
+// [Singleton], the timeout (added by [Task.Handle]), the handler.
+type Mux struct {
+	mws    []Middleware
+	sealed bool // a group or a route has copied mws
+	table  *routes
+}
+
+// routes is shared by a mux and its groups.
+type routes struct {
+	byTask map[string]*route
+	// fallback settles jobs that have no route: the middleware of the root mux
+	// still applies to their dead letters.
+	fallback *route
+}
+
+// route is what the worker knows of one task.
+type route struct {
+	handler   Handler
+	timeout   time.Duration // 0 = none
+	resultTTL time.Duration
+	maxAge    time.Duration
+}
+
+// NewMux returns an empty mux.
+func NewMux() *Mux {
+	return &Mux{table: &routes{byTask: make(map[string]*route)}}
+}
+
+// Use adds middleware around every handler registered later. The first added is
+// the outermost. It panics once a handler is registered or a group made:
+// they would silently lack it.
+func (m *Mux) Use(mws ...Middleware) {
+	if m.sealed {
+		panic("redrive: Mux.Use after Handle or With: the handlers registered before would lack it; call Use first")
+	}
+	m.mws = append(m.mws, checkMiddleware(mws)...)
+}
+
+// With returns a group: a mux that registers into m, with more middleware
+// inside that of m.
+func (m *Mux) With(mws ...Middleware) *Mux {
+	m.sealed = true
+	all := make([]Middleware, 0, len(m.mws)+len(mws))
+	all = append(append(all, m.mws...), checkMiddleware(mws)...)
+	return &Mux{mws: all, table: m.table}
+}
+
+// Handle registers a handler of raw messages. Most programs use [Task.Handle].
+// It panics on an invalid or a taken name and on a nil handler.
+func (m *Mux) Handle(task string, h Handler) {
+	m.handle(task, h, &route{})
+}
+
+// handle computes the chain once, so that a job costs no closure.
+func (m *Mux) handle(task string, h Handler, r *route) {
+	if err := store.CheckName("task name", task); err != nil {
+		panic("redrive: Mux.Handle: " + err.Error())
+	}
+	if h == nil {
+		panic(fmt.Sprintf("redrive: Mux.Handle(%q): handler is nil", task))
+	}
+	if _, taken := m.table.byTask[task]; taken {
+		panic(fmt.Sprintf("redrive: Mux.Handle(%q): the task has a handler already", task))
+	}
+	m.sealed = true
+	r.handler = Chain(m.mws...)(h)
+	m.table.byTask[task] = r
+}
+
+// Process runs the handler of the message's task; a task without one returns
+// [ErrUnknownTask].
+func (m *Mux) Process(ctx context.Context, msg *Message) ([]byte, error) {
+	r, ok := m.table.byTask[msg.Task]
+	if !ok {
+		return nil, fmt.Errorf("%w %q", ErrUnknownTask, msg.Task)
+	}
+	return r.handler.Process(ctx, msg)
+}
+
+func checkMiddleware(mws []Middleware) []Middleware {
+	for i, mw := range mws {
+		if mw == nil {
+			panic(fmt.Sprintf("redrive: middleware %d is nil", i))
+		}
+	}
+	return mws
+}

@@ -1,0 +1,43 @@
+package redrive
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// derive makes a client of the worker's own from the user's: same server, same
+// credentials, same dialer. Ours does not resend by itself (MaxRetries: -1: the
+// worker's loops do, and know when to stop) and honours deadlines. ok is false
+// for a kind of client that cannot be copied; the worker then uses the user's,
+// which stays correct, because every script may be resent (I6).
+func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok bool) {
+	switch c := rdb.(type) {
+	case *redis.Client:
+		o := *c.Options()
+		o.MaxRetries, o.ContextTimeoutEnabled, o.PoolSize = -1, true, pool
+		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
+		return redis.NewClient(&o), true
+	case *redis.ClusterClient:
+		o := *c.Options()
+		// The cluster client counts redirections with MaxRedirects; it must follow
+		// MOVED, so only its other resends are bounded by our deadlines.
+		o.ContextTimeoutEnabled, o.PoolSize = true, pool
+		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
+		return redis.NewClusterClient(&o), true
+	}
+	return rdb, false
+}
+
+// sleep waits, or returns early and false when ctx is done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

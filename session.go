@@ -1,0 +1,235 @@
+package redrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redrive-go/redrive/internal/store"
+)
+
+// A session is one Run of a worker. Its goroutines, and what ends them:
+//
+//   - dispatch and drain: Run's own goroutine; owns the free slots and decides who
+//     claims and who listens (dispatch.go)
+//   - one short-lived goroutine per claim and per listen, at most one of each per
+//     queue (dispatch.go)
+//   - runners: run handlers; at most Concurrency; end when work closes (attempt.go)
+//   - a settler per queue: ends when told, once nothing is left (settler.go)
+//   - a keeper per queue: leases, reaping; ends last (keeper.go)
+type session struct {
+	*Worker
+	id    string
+	log   *slog.Logger
+	trace *WorkerTrace
+
+	ops, bells redis.UniversalClient // settles, claims and beats; blocking listens
+	canBlock   bool
+	queues     []*served
+
+	// jobs is the parent of every handler's context.
+	jobs       context.Context
+	cancelJobs context.CancelCauseFunc
+
+	work    chan *attempt // buffered for Concurrency, so a claim never blocks on it
+	runners sync.WaitGroup
+	busy    atomic.Int64 // attempts handed to runners whose handler has not returned
+
+	launchMu sync.Mutex
+	spawned  int64          // runners started
+	closed   bool           // work is closed
+	asides   sync.WaitGroup // claims and listens
+
+	// freed counts slots given back since dispatch last looked; wakeup tells it to.
+	freed  atomic.Int64
+	wakeup chan struct{}
+	// slots is how many are free: not claimed for, not running, not settling.
+	// It belongs to Run's goroutine.
+	slots  int
+	events chan event // room for a claim and a listen of each queue
+
+	// keep ends the keepers; settle ends the tries of the settlers.
+	keep       context.Context
+	stopKeep   context.CancelFunc
+	settle     context.Context
+	stopSettle context.CancelFunc
+	keepers    sync.WaitGroup
+	settlers   sync.WaitGroup
+}
+
+// served is one queue that a session serves.
+type served struct {
+	s      *session
+	name   string
+	weight float64
+	store  *store.Queue // through session.ops
+	bell   *store.Queue // through session.bells
+
+	settler settler
+	keeper  keeper
+
+	// hint is set by whoever learns that the queue may have work.
+	hint atomic.Bool
+
+	// owned is what this session runs or settles, by job id.
+	mu    sync.Mutex
+	owned map[string]*attempt
+
+	// The rest belongs to dispatch.
+	hungry, claiming, listening bool
+	reclaim                     *backoff.ExponentialBackOff // paces claims that are refused
+	pass                        float64                     // jobs claimed per unit of weight
+	due                         time.Time                   // when the next delayed job is due, on our clock
+	call                        int64                       // number of the last claim; one goroutine at a time
+}
+
+// newSession makes the session's clients. handlers' contexts carry the values of
+// ctx and not its end.
+func newSession(ctx context.Context, w *Worker) *session {
+	s := &session{Worker: w, id: newIdentity(w.opts.Name), trace: w.opts.Trace}
+	s.log = w.opts.Logger.With("worker", s.id)
+	n := len(w.opts.Queues)
+	// Claims, settles and beats of all queues may be in flight at once; listens
+	// have connections of their own, so that they starve nobody.
+	s.ops, _ = derive(w.rdb, 4*n+2)
+	s.bells, s.canBlock = derive(w.rdb, n+1)
+	s.jobs, s.cancelJobs = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.keep, s.stopKeep = context.WithCancel(context.Background())
+	s.settle, s.stopSettle = context.WithCancel(context.Background())
+	s.work = make(chan *attempt, w.opts.Concurrency)
+	s.wakeup = make(chan struct{}, 1)
+	s.slots = w.opts.Concurrency
+	s.events = make(chan event, 2*n)
+	for _, q := range w.opts.Queues {
+		sq := &served{
+			s: s, name: q.Name, weight: float64(q.Weight),
+			store: store.Open(s.ops, w.opts.Prefix, q.Name),
+			bell:  store.Open(s.bells, w.opts.Prefix, q.Name),
+			owned: make(map[string]*attempt), hungry: true, reclaim: newReconnect(),
+		}
+		sq.settler.init(sq)
+		sq.keeper.init(sq)
+		s.queues = append(s.queues, sq)
+	}
+	return s
+}
+
+// close releases what the session holds, whatever happened.
+func (s *session) close() {
+	s.cancelJobs(ErrShutdown)
+	s.stopKeep()
+	s.stopSettle()
+	if s.canBlock {
+		_ = s.bells.Close()
+	}
+	if s.ops != s.rdb {
+		_ = s.ops.Close()
+	}
+	s.asides.Wait()
+}
+
+// register takes a lease on every queue. It returns an error only if Redis
+// refuses; while Redis cannot be reached the keepers go on trying.
+func (s *session) register(ctx context.Context) error {
+	for _, q := range s.queues {
+		err := q.keeper.beat(ctx)
+		if store.Denied(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts the goroutines that live as long as the session.
+func (s *session) start() {
+	for _, q := range s.queues {
+		s.settlers.Go(q.settler.loop)
+		s.keepers.Go(q.keeper.loop)
+	}
+}
+
+// free gives slots back.
+func (s *session) free(n int) {
+	s.freed.Add(int64(n))
+	s.wake()
+}
+
+// wake makes dispatch look again.
+func (s *session) wake() {
+	select {
+	case s.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// own takes jobs into the session's books.
+func (q *served) own(as []*attempt) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, a := range as {
+		q.owned[a.job.ID] = a
+	}
+}
+
+// disown strikes a job off, unless the id has been claimed anew.
+func (q *served) disown(a *attempt) {
+	if q.owned[a.job.ID] == a {
+		delete(q.owned, a.job.ID)
+	}
+}
+
+// ErrHandlersStuck: handlers ignored the cancellation of their context, and Run
+// returned without them. Their jobs were put back to the front.
+var ErrHandlersStuck = errors.New("handlers did not return")
+
+// drain ends the session in order: handlers, settlers, keepers, leases.
+func (s *session) drain() error {
+	started := time.Now()
+	deadline := started.Add(s.opts.ShutdownTimeout)
+	notice := min(s.opts.ShutdownTimeout/5, time.Second)
+	if s.canBlock {
+		_ = s.bells.Close() // a blocked listen returns only when its connection closes
+	}
+	stop := time.AfterFunc(s.opts.ShutdownTimeout-notice, func() { s.cancelJobs(ErrShutdown) })
+	defer stop.Stop()
+	s.await(deadline)
+
+	s.launchMu.Lock()
+	s.closed = true
+	close(s.work)
+	s.launchMu.Unlock()
+	if s.slots < s.opts.Concurrency {
+		s.stopSettle() // out of time: what is not settled is put back below
+	}
+	for _, q := range s.queues {
+		q.settler.stop()
+	}
+	s.settlers.Wait()
+	s.stopKeep()
+	s.keepers.Wait()
+
+	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(200*time.Millisecond))
+	defer cancel()
+	var errs []error
+	for _, q := range s.queues {
+		n, err := q.store.Leave(ctx, s.id)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("redrive: Run: %w; its jobs start again when the lease has lapsed", err))
+		} else if n > 0 {
+			s.log.Info("redrive: put unfinished jobs back to the front", "queue", q.name, "jobs", n)
+		}
+	}
+	if n := s.busy.Load(); n > 0 {
+		errs = append(errs, fmt.Errorf("redrive: Run: %d %w within %v of their cancellation", n, ErrHandlersStuck, notice))
+	} else {
+		s.runners.Wait()
+	}
+	return errors.Join(errs...)
+}
