@@ -3,6 +3,7 @@ package redrive
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redrive-go/redrive/internal/store"
@@ -64,11 +65,12 @@ func (m *Mux) With(mws ...Middleware) *Mux {
 // Handle registers a handler of raw messages. Most programs use [Task.Handle].
 // It panics on an invalid or a taken name and on a nil handler.
 func (m *Mux) Handle(task string, h Handler) {
-	m.handle(task, h, &route{})
+	m.handle(task, h, nil, &route{})
 }
 
-// handle computes the chain once, so that a job costs no closure.
-func (m *Mux) handle(task string, h Handler, r *route) {
+// handle wraps h in mws, inside the middleware of the mux. It computes the chain
+// once, so that a job costs no closure.
+func (m *Mux) handle(task string, h Handler, mws []Middleware, r *route) {
 	if err := store.CheckName("task name", task); err != nil {
 		panic("redrive: Mux.Handle: " + err.Error())
 	}
@@ -79,8 +81,48 @@ func (m *Mux) handle(task string, h Handler, r *route) {
 		panic(fmt.Sprintf("redrive: Mux.Handle(%q): the task has a handler already", task))
 	}
 	m.sealed = true
-	r.handler = Chain(m.mws...)(h)
+	r.handler = assemble(fmt.Sprintf("redrive: Mux.Handle(%q)", task), h, append(slices.Clone(m.mws), mws...))
 	m.table.byTask[task] = r
+}
+
+// A layer is the handler that a middleware of this package returns: it tells the
+// mux which one it is.
+type layer struct {
+	Handler
+	kind layerKind
+}
+
+type layerKind string
+
+const (
+	layerIdempotent layerKind = "Idempotent"
+	layerSingleton  layerKind = "Singleton"
+)
+
+// assemble wraps h and refuses an order that would break a guarantee. The outer
+// middleware of a [Mux] may be shared by tasks of all kinds, so only what is wrong
+// in any case is refused:
+//
+//   - Singleton outside Idempotent: a job whose effect is done would be turned away
+//     for the lock instead of replaying its result
+//   - Idempotent twice: the outer loses its claim to the inner one
+func assemble(where string, h Handler, mws []Middleware) Handler {
+	idempotent := false
+	for _, mw := range slices.Backward(mws) {
+		h = mw(h)
+		l, ok := h.(*layer)
+		if !ok {
+			continue
+		}
+		switch {
+		case l.kind == layerSingleton && idempotent:
+			panic(where + ": Singleton is outside Idempotent: list Idempotent first, so that finished work is replayed and not turned away")
+		case l.kind == layerIdempotent && idempotent:
+			panic(where + ": Idempotent is there twice: keep one")
+		}
+		idempotent = idempotent || l.kind == layerIdempotent
+	}
+	return h
 }
 
 // Process runs the handler of the message's task; a task without one returns
