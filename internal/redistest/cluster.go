@@ -1,0 +1,117 @@
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	clusterNodes = 3
+	clusterSlots = 16_384
+)
+
+// Cluster is three masters that share the slots. It belongs to the process,
+// because forming one takes seconds; tests keep apart by their prefix.
+type Cluster struct{ nodes []*Server }
+
+var sharedCluster struct {
+	once sync.Once
+	c    *Cluster
+	err  error
+}
+
+// StartCluster returns the process's cluster, formed at the first call. [Main]
+// stops it.
+func StartCluster(t testing.TB) *Cluster {
+	t.Helper()
+	RequireServer(t)
+	sharedCluster.once.Do(func() { sharedCluster.c, sharedCluster.err = formCluster() })
+	if sharedCluster.err != nil {
+		t.Fatalf("redistest: cluster: %v", sharedCluster.err)
+	}
+	return sharedCluster.c
+}
+
+// Addrs returns the addresses of the nodes.
+func (c *Cluster) Addrs() []string {
+	addrs := make([]string, len(c.nodes))
+	for i, n := range c.nodes {
+		addrs[i] = n.Addr
+	}
+	return addrs
+}
+
+// Options returns fresh options for a client of the cluster.
+func (c *Cluster) Options() *redis.ClusterOptions {
+	return &redis.ClusterOptions{Addrs: c.Addrs(), MaintNotificationsConfig: noNotifications()}
+}
+
+func formCluster() (*Cluster, error) {
+	c := &Cluster{}
+	for range clusterNodes {
+		dir, err := tempDir()
+		if err != nil {
+			return nil, err
+		}
+		n, err := launch(dir, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+		if err != nil {
+			return nil, err
+		}
+		onExit(n.kill)
+		c.nodes = append(c.nodes, n)
+	}
+	for i, n := range c.nodes {
+		if err := n.join(i, c.nodes[0]); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range c.nodes {
+		rdb := n.admin()
+		err := waitFor(func(ctx context.Context) error {
+			info, err := rdb.ClusterInfo(ctx).Result()
+			for _, want := range []string{
+				"cluster_state:ok", "cluster_slots_ok:" + strconv.Itoa(clusterSlots),
+				"cluster_known_nodes:" + strconv.Itoa(clusterNodes), "cluster_size:" + strconv.Itoa(clusterNodes),
+			} {
+				if err == nil && !strings.Contains(info, want+"\r\n") {
+					err = fmt.Errorf("CLUSTER INFO of %s lacks %s", n.Addr, want)
+				}
+			}
+			return err
+		})
+		_ = rdb.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// join gives the i-th node its slots and introduces it to the first one.
+func (s *Server) join(i int, first *Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), upWithin)
+	defer cancel()
+	rdb := s.admin()
+	defer rdb.Close()
+	// Without distinct epochs the nodes first have to resolve a collision.
+	if err := rdb.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+		return err
+	}
+	var slots []int // ADDSLOTSRANGE is not known before 7.0
+	for slot := i * clusterSlots / clusterNodes; slot < (i+1)*clusterSlots/clusterNodes; slot++ {
+		slots = append(slots, slot)
+	}
+	if err := rdb.ClusterAddSlots(ctx, slots...).Err(); err != nil {
+		return err
+	}
+	if s == first {
+		return nil
+	}
+	return rdb.ClusterMeet(ctx, "127.0.0.1", strconv.Itoa(first.port)).Err()
+}
