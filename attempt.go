@@ -282,7 +282,7 @@ func (a *attempt) decide(err error) (d *directive) {
 			a.q.s.log.Error("redrive: retry policy panicked", "task", a.msg.Task, "id", a.msg.ID, "panic", r)
 		}
 	}()
-	return decide(&defaultPolicy, &a.msg, err)
+	return decide(&a.route.retry, &a.msg, err)
 }
 
 // defaultPolicy is for handlers without a policy of their own. It is never

@@ -18,6 +18,9 @@ const listenFor = 2 * time.Second
 // blocked call would take a connection from the pool that the rest needs.
 const pollEvery = 250 * time.Millisecond
 
+// laggard is how long the other queues wait for the claim of one whose turn it is.
+const laggard = 20 * time.Millisecond
+
 // event is what a claim or a listen tells dispatch.
 type event struct {
 	q *served
@@ -47,6 +50,9 @@ func (s *session) dispatch(ctx context.Context) {
 			}
 			if !q.due.IsZero() && q.due.Before(next) {
 				next = q.due
+			}
+			if late := q.claimed.Add(laggard); q.claiming && len(s.queues) > 1 && late.After(now) && late.Before(next) {
+				next = late
 			}
 		}
 		s.claims(ctx)
@@ -101,24 +107,30 @@ func (s *session) feed(q *served) {
 	q.hungry = true
 }
 
-// claims starts a claim for each queue that has work, as long as slots are free.
-// The slots are shared by weight, and the queue that has had least for its weight
-// goes first, so that a flood in one starves no other.
+// claims starts claims while slots are free. Slots go to the queues that have had
+// least for their weight, and are shared by weight among those, so that a flood in
+// one starves no other. The others wait for such a queue's claim in flight, unless
+// Redis takes its time with it.
 func (s *session) claims(ctx context.Context) {
 	if s.slots == 0 {
 		return
 	}
+	now := time.Now()
+	least := math.Inf(1)
+	for _, q := range s.queues {
+		if q.hungry && !(q.claiming && now.Sub(q.claimed) > laggard) {
+			least = min(least, q.pass)
+		}
+	}
 	var able []*served
 	weights := 0.0
 	for _, q := range s.queues {
-		if q.hungry {
+		if q.hungry && !q.claiming && q.pass <= least {
+			able = append(able, q)
 			weights += q.weight
-			if !q.claiming {
-				able = append(able, q)
-			}
 		}
 	}
-	slices.SortStableFunc(able, func(a, b *served) int { return cmp.Compare(a.pass, b.pass) })
+	slices.SortStableFunc(able, func(a, b *served) int { return cmp.Compare(b.weight, a.weight) })
 	free := float64(s.slots)
 	for _, q := range able {
 		n := min(s.slots, store.MaxBatch, int(math.Ceil(free*q.weight/weights)))
@@ -126,7 +138,8 @@ func (s *session) claims(ctx context.Context) {
 			return
 		}
 		s.slots -= n
-		q.claiming = true
+		q.claiming, q.claimed = true, now
+		q.pass += float64(n) / q.weight // what does not come is given back
 		q.call++
 		s.asides.Go(func() { s.events <- q.claim(ctx, q.call, n) })
 	}
@@ -151,7 +164,7 @@ func (s *session) handle(ctx context.Context, e event) {
 	q := e.q
 	if e.slots > 0 {
 		q.claiming, q.hungry = false, e.more
-		q.pass += float64(e.jobs) / q.weight
+		q.pass -= float64(e.slots-e.jobs) / q.weight
 		q.due = e.due
 		s.slots += e.slots - e.jobs
 		return

@@ -33,6 +33,7 @@ type routes struct {
 // route is what the worker knows of one task.
 type route struct {
 	handler   Handler
+	retry     RetryPolicy   // for what no Retry middleware sees: runtime.Goexit
 	timeout   time.Duration // 0 = none
 	resultTTL time.Duration
 	maxAge    time.Duration
@@ -65,7 +66,7 @@ func (m *Mux) With(mws ...Middleware) *Mux {
 // Handle registers a handler of raw messages. Most programs use [Task.Handle].
 // It panics on an invalid or a taken name and on a nil handler.
 func (m *Mux) Handle(task string, h Handler) {
-	m.handle(task, h, nil, &route{})
+	m.handle(task, h, nil, &route{retry: defaultPolicy})
 }
 
 // handle wraps h in mws, inside the middleware of the mux. It computes the chain

@@ -143,6 +143,7 @@ func (p RetryPolicy) Preview(jobID string) []time.Duration {
 // decision what happens to the job. A decision is made once: where several Retry
 // nest, the innermost decides, unless middleware between them wraps the decision in
 // a [Permanent], [RetryAfter], [Snooze] or [Discard] of its own.
+// A panic of the handler is a [*PanicError] from here on.
 // An error while the worker shuts down or has lost its lease is left alone: it says
 // nothing about the job. Retry panics if the policy is invalid.
 func Retry(p RetryPolicy) Middleware {
@@ -152,7 +153,7 @@ func Retry(p RetryPolicy) Middleware {
 	p = p.withDefaults()
 	return func(next Handler) Handler {
 		return HandlerFunc(func(ctx context.Context, m *Message) ([]byte, error) {
-			result, err := next.Process(ctx, m)
+			result, err := call(ctx, next, m)
 			if err == nil {
 				return result, nil
 			}

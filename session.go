@@ -85,6 +85,7 @@ type served struct {
 	// The rest belongs to dispatch.
 	hungry, claiming, listening bool
 	reclaim                     *backoff.ExponentialBackOff // paces claims that are refused
+	claimed                     time.Time                   // when the claim in flight began
 	pass                        float64                     // jobs claimed per unit of weight
 	due                         time.Time                   // when the next delayed job is due, on our clock
 	call                        int64                       // number of the last claim; one goroutine at a time

@@ -210,7 +210,7 @@ func (t *Task[A, R]) receipt(c *Client, queue, id string) *Receipt[R] {
 func (t *Task[A, R]) Handle(m *Mux, fn func(context.Context, *Job[A]) (R, error), mws ...Middleware) {
 	chain := append([]Middleware{Retry(t.opts.Retry)}, checkMiddleware(mws)...)
 	m.handle(t.name, t.Handler(fn), chain, &route{
-		timeout: t.opts.Timeout, resultTTL: t.opts.ResultTTL, maxAge: t.opts.MaxAge,
+		retry: t.opts.Retry, timeout: t.opts.Timeout, resultTTL: t.opts.ResultTTL, maxAge: t.opts.MaxAge,
 	})
 }
 
