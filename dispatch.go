@@ -32,6 +32,8 @@ type event struct {
 	due time.Time
 	// rang: a listen took the bell.
 	rang bool
+	// failed: a listen was refused; the server may not be the master any more.
+	failed bool
 }
 
 // dispatch claims jobs into free slots until ctx is done. Nothing here waits for
@@ -141,7 +143,9 @@ func (s *session) claims(ctx context.Context) {
 		q.claiming, q.claimed = true, now
 		q.pass += float64(n) / q.weight // what does not come is given back
 		q.call++
-		s.asides.Go(func() { s.events <- q.claim(ctx, q.call, n) })
+		probe := q.probe
+		q.probe = false
+		s.asides.Go(func() { s.events <- q.claim(ctx, q.call, n, probe) })
 	}
 }
 
@@ -170,6 +174,7 @@ func (s *session) handle(ctx context.Context, e event) {
 		return
 	}
 	q.listening = false
+	q.probe = q.probe || e.failed
 	if !e.more {
 		return
 	}
@@ -192,24 +197,25 @@ func (q *served) listen(ctx context.Context) event {
 	if err != nil {
 		sleep(ctx, 100*time.Millisecond)
 	}
-	return event{q: q, more: rang || err != nil, rang: rang}
+	return event{q: q, more: rang || err != nil, rang: rang, failed: err != nil}
 }
 
 // claim gets up to n jobs and hands them to the runners. It tries until Redis
 // answers, with the same call number, so that a lost answer strands nothing
 // (I7), or until the session stops.
-func (q *served) claim(ctx context.Context, call int64, n int) event {
+func (q *served) claim(ctx context.Context, call int64, n int, probe bool) event {
 	e := event{q: q, slots: n}
 	retry := newReconnect()
 	for ctx.Err() == nil {
 		// Not ctx: a claim that Redis has performed is better answered than given up.
 		try, cancel := context.WithTimeout(context.Background(), sendTimeout)
-		c, err := q.store.Claim(try, q.s.id, call, n)
+		c, err := q.store.Claim(try, q.s.id, call, n, probe)
 		cancel()
 		switch {
 		case err != nil:
 			q.keeper.lost(err)
-			if store.Refused(err) {
+			probe = true
+			if store.Refused(err) && !store.Demoted(err) {
 				// Nothing was claimed: others may use the slots until the next try.
 				e.due = time.Now().Add(q.reclaim.NextBackOff())
 				return e

@@ -7,6 +7,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// failoverAddr is what go-redis gives as the address of a FailoverClient.
+const failoverAddr = "FailoverClient"
+
 // derive makes a client of the worker's own from the user's: same server, same
 // credentials, same dialer. Ours does not resend by itself (MaxRetries: -1: the
 // worker's loops do, and know when to stop) and honours deadlines. ok is false
@@ -18,6 +21,11 @@ func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok 
 		o := *c.Options()
 		o.MaxRetries, o.ContextTimeoutEnabled, o.PoolSize = -1, true, pool
 		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
+		if o.Addr == failoverAddr {
+			// Only the user's client hears of a failover. Its dialer asks the sentinels,
+			// so connections that do not grow old find the new master too.
+			o.ConnMaxLifetime = time.Second
+		}
 		return redis.NewClient(&o), true
 	case *redis.ClusterClient:
 		o := *c.Options()

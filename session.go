@@ -84,6 +84,7 @@ type served struct {
 
 	// The rest belongs to dispatch.
 	hungry, claiming, listening bool
+	probe                       bool                        // the next claim must find the master
 	reclaim                     *backoff.ExponentialBackOff // paces claims that are refused
 	claimed                     time.Time                   // when the claim in flight began
 	pass                        float64                     // jobs claimed per unit of weight

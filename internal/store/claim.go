@@ -40,12 +40,18 @@ type ClaimedJob struct {
 
 // Claim gives the worker up to n jobs. A worker makes one claim at a time on a
 // queue, each with a higher number than the last, and the same number when it
-// sends a claim again: then it gets the same jobs (I7).
-func (q *Queue) Claim(ctx context.Context, worker string, call int64, n int) (Claimed, error) {
+// sends a claim again: then it gets the same jobs (I7). With probe it writes even
+// when there is nothing to claim, so that a server that may not be the master any
+// more refuses.
+func (q *Queue) Claim(ctx context.Context, worker string, call int64, n int, probe bool) (Claimed, error) {
+	sure := "0"
+	if probe {
+		sure = "1"
+	}
 	k := &q.keys
 	res, err := q.run(ctx, claimScript,
 		[]string{k.Ready, k.Jobs, k.Ledger, k.Delayed, k.Worker(worker), k.Workers, k.Stats, k.Bell},
-		[]any{worker, call, min(n, MaxBatch)})
+		[]any{worker, call, min(n, MaxBatch), sure})
 	if err != nil {
 		return Claimed{}, q.wrap("claim", err)
 	}

@@ -46,6 +46,10 @@ func Transient(err error) bool {
 	return false
 }
 
+// Demoted reports whether the server that answered is not the master any more.
+// go-redis closes the connection then, and the next one finds the new master.
+func Demoted(err error) bool { return err != nil && strings.Contains(err.Error(), "READONLY") }
+
 // Denied reports whether the server refuses the user: a matter of
 // configuration, which sending again does not mend.
 func Denied(err error) bool {

@@ -1,6 +1,6 @@
 -- Gives a worker up to n jobs, each fenced by the call's token.
 -- KEYS ready, jobs, ledger, delayed, w:<worker>, workers, stats, bell
--- ARGV worker, call number, n (at most 500)
+-- ARGV worker, call number, n (at most 500), '1' to be refused by a replica in any case
 -- Returns {state, now ms, next due ms or -1, token, ids, envelopes, ledgers};
 --      state is 'ok', 'paused', 'lapsed' (the worker has no lease: beat first)
 --      or 'stale' (a later call of this worker was here). A missing envelope is nil.
@@ -8,9 +8,9 @@
 -- I12: due by the clock of Redis. I14: reads all before the first write, which
 -- is an HDEL, so that a full Redis does not refuse the rest (it can drain).
 local call, n = tonumber(ARGV[2]), tonumber(ARGV[3])
+if ARGV[4] == '1' then redis.call('HDEL', KEYS[5], '#') end
 local t = redis.call('TIME')
-local us = t[1] * 1000000 + t[2]
-local now = math.floor(us / 1000)
+local us, now = t[1] * 1000000 + t[2], t[1] * 1000 + math.floor(t[2] / 1000)
 local lease = redis.call('ZSCORE', KEYS[6], ARGV[1])
 if not lease or tonumber(lease) < now then return {'lapsed', now, -1} end
 
