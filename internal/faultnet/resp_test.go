@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -98,6 +99,7 @@ func TestPushesAreNotTakenForReplies(t *testing.T) {
 			client, err := p.Dialer()(t.Context(), "", "")
 			require.NoError(t, err)
 			defer client.Close()
+			require.NoError(t, client.SetReadDeadline(time.Now().Add(5*time.Second)))
 			_, err = io.WriteString(client, c.before+"*1\r\n$4\r\nPING\r\n")
 			require.NoError(t, err)
 			_, err = io.ReadFull(server, make([]byte, len(c.before)+14)) // both have passed the proxy
