@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // failoverAddr is what go-redis gives as the address of a FailoverClient.
@@ -21,6 +22,8 @@ func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok 
 		o := *c.Options()
 		o.MaxRetries, o.ContextTimeoutEnabled, o.PoolSize = -1, true, pool
 		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
+		o.PushNotificationProcessor, o.MaintNotificationsConfig = nil, noNotifications()
+		o.DialerRetries = 1
 		if o.Addr == failoverAddr {
 			// Only the user's client hears of a failover. Its dialer asks the sentinels,
 			// so connections that do not grow old find the new master too.
@@ -33,9 +36,17 @@ func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok 
 		// MOVED, so only its other resends are bounded by our deadlines.
 		o.ContextTimeoutEnabled, o.PoolSize = true, pool
 		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
+		o.MaintNotificationsConfig, o.DialerRetries = noNotifications(), 1
 		return redis.NewClusterClient(&o), true
 	}
 	return rdb, false
+}
+
+// noNotifications turns off go-redis's maintenance notifications: the copied
+// options hold a processor with the user's handlers, and a cluster client leaves a
+// goroutine of theirs behind when it is closed.
+func noNotifications() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
 // sleep waits, or returns early and false when ctx is done.

@@ -15,7 +15,7 @@ import (
 // index entry and none the other way round. It returns one line per finding.
 func (q *Queue) Audit(ctx context.Context) ([]string, error) {
 	k := &q.keys
-	pipe := q.rdb.TxPipeline()
+	pipe := q.rdb.Pipeline()
 	jobs, ledger := pipe.HKeys(ctx, k.Jobs), pipe.HKeys(ctx, k.Ledger)
 	ready, delayed := pipe.LRange(ctx, k.Ready, 0, -1), pipe.ZRange(ctx, k.Delayed, 0, -1)
 	dead, letters := pipe.ZRange(ctx, k.Dead, 0, -1), pipe.HKeys(ctx, k.Letters)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -21,7 +22,7 @@ var ErrOvertaken = errors.New("call was overtaken by a later one")
 // later: while it loads, fails over, moves a slot or runs a long script.
 var transientPrefixes = []string{
 	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MOVED", "ASK",
-	"NOREPLICAS", "MISCONF", "UNBLOCKED", "ERR max number of clients reached",
+	"NOREPLICAS", "MISCONF", "UNBLOCKED", "max number of clients reached",
 }
 
 // Transient reports whether an operation may be sent again: the network failed,
@@ -38,30 +39,36 @@ func Transient(err error) bool {
 		errors.As(err, &netErr):
 		return true
 	}
-	for _, p := range transientPrefixes {
-		if strings.HasPrefix(err.Error(), p) {
+	return replied(err, transientPrefixes...)
+}
+
+// replied reports whether the server answered with an error that starts with one
+// of the prefixes.
+func replied(err error, prefixes ...string) bool {
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	text := strings.TrimPrefix(reply.Error(), "ERR ")
+	for _, p := range prefixes {
+		if strings.HasPrefix(text, p) {
 			return true
 		}
 	}
-	return false
+	// An error of a command that a script called names the script first in Redis 6.
+	i := strings.LastIndex(text, ": -")
+	return i > 0 && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(text[i+3:], p) })
 }
 
 // Demoted reports whether the server that answered is not the master any more.
 // go-redis closes the connection then, and the next one finds the new master.
-func Demoted(err error) bool { return err != nil && strings.Contains(err.Error(), "READONLY") }
+func Demoted(err error) bool { return replied(err, "READONLY") }
 
 // Denied reports whether the server refuses the user: a matter of
 // configuration, which sending again does not mend.
 func Denied(err error) bool {
-	if err == nil {
-		return false
-	}
-	for _, p := range []string{"NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR unknown command"} {
-		if strings.HasPrefix(err.Error(), p) {
-			return true
-		}
-	}
-	return strings.Contains(err.Error(), "NOPERM") || strings.Contains(err.Error(), "can't run this command")
+	return replied(err, "NOAUTH", "WRONGPASS", "NOPERM", "AUTH", "unknown command") ||
+		err != nil && strings.Contains(err.Error(), "can't run this command")
 }
 
 // wrap names the operation and the queue, and marks a full server.
@@ -69,7 +76,7 @@ func (q *Queue) wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if strings.HasPrefix(err.Error(), "OOM") {
+	if replied(err, "OOM") {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return fmt.Errorf("%s on queue %q: %w", op, q.name, err)

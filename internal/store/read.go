@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"strconv"
 
 	"github.com/redis/go-redis/v9"
@@ -32,29 +31,35 @@ type Stats struct {
 	Counters                              map[Counter]int64
 }
 
-// Stats reads the queue's figures in one transaction.
+// Stats reads the queue's figures at one instant.
 func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	k := &q.keys
-	pipe := q.rdb.TxPipeline()
-	ready, delayed := pipe.LLen(ctx, k.Ready), pipe.ZCard(ctx, k.Delayed)
-	jobs, dead := pipe.HLen(ctx, k.Jobs), pipe.ZCard(ctx, k.Dead)
-	workers, stats := pipe.ZCard(ctx, k.Workers), pipe.HGetAll(ctx, k.Stats)
-	if _, err := pipe.Exec(ctx); err != nil {
+	res, err := q.run(ctx, statsScript, []string{k.Ready, k.Delayed, k.Jobs, k.Dead, k.Workers, k.Stats}, nil)
+	if err != nil {
 		return Stats{}, q.wrap("stats", err)
 	}
+	reply, ok := res.([]any)
+	if !ok || len(reply) != 6 {
+		return Stats{}, q.malformed("stats", res)
+	}
+	var n [5]int64
+	for i := range n {
+		n[i], _ = reply[i].(int64)
+	}
 	s := Stats{
-		Ready: ready.Val(), Delayed: delayed.Val(), Dead: dead.Val(), Workers: workers.Val(),
-		Active:   max(0, jobs.Val()-ready.Val()-delayed.Val()),
+		Ready: n[0], Delayed: n[1], Active: max(0, n[2]-n[0]-n[1]), Dead: n[3], Workers: n[4],
 		Counters: make(map[Counter]int64),
 	}
-	for name, v := range stats.Val() {
+	fields, _ := reply[5].([]any)
+	for i := 0; i+1 < len(fields); i += 2 {
+		name, _ := fields[i].(string)
+		value, _ := fields[i+1].(string)
 		switch name {
 		case "paused":
 			s.Paused = true
 		case "token":
 		default:
-			n, _ := strconv.ParseInt(v, 10, 64)
-			s.Counters[Counter(name)] = n
+			s.Counters[Counter(name)], _ = strconv.ParseInt(value, 10, 64)
 		}
 	}
 	return s, nil
@@ -87,16 +92,20 @@ type Fate struct {
 // Fate looks a job up.
 func (q *Queue) Fate(ctx context.Context, id string) (Fate, error) {
 	k := &q.keys
-	pipe := q.rdb.TxPipeline()
-	result, letter := pipe.Get(ctx, k.Result(id)), pipe.HGet(ctx, k.Letters, id)
-	pending := pipe.HExists(ctx, k.Jobs, id)
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	res, err := q.run(ctx, fateScript, []string{k.Jobs, k.Letters, k.Result(id)}, []any{id})
+	if err != nil {
 		return Fate{}, q.wrap("look up job "+id, err)
 	}
-	f := Fate{Letter: letter.Val(), Pending: pending.Val(), HasResult: result.Err() == nil}
-	if f.HasResult {
-		f.Result, _ = result.Bytes()
+	reply, ok := res.([]any)
+	if !ok || len(reply) != 3 {
+		return Fate{}, q.malformed("look up", res)
 	}
+	var f Fate
+	pending, _ := reply[0].(int64)
+	f.Pending = pending == 1
+	f.Letter, _ = reply[1].(string)
+	result, ok := reply[2].(string)
+	f.Result, f.HasResult = []byte(result), ok
 	return f, nil
 }
 

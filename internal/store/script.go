@@ -9,7 +9,6 @@ package store
 import (
 	"context"
 	_ "embed"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -33,6 +32,10 @@ var (
 	expiredLua string
 	//go:embed lua/leave.lua
 	leaveLua string
+	//go:embed lua/stats.lua
+	statsLua string
+	//go:embed lua/fate.lua
+	fateLua string
 
 	enqueueScript = redis.NewScript(enqueueLua)
 	claimScript   = redis.NewScript(claimLua)
@@ -42,6 +45,8 @@ var (
 	beatScript    = redis.NewScript(beatLua)
 	expiredScript = redis.NewScript(expiredLua)
 	leaveScript   = redis.NewScript(leaveLua)
+	statsScript   = redis.NewScript(statsLua)
+	fateScript    = redis.NewScript(fateLua)
 )
 
 // A Queue performs the operations of one queue. It holds no state besides
@@ -61,7 +66,7 @@ func Open(rdb redis.UniversalClient, prefix, name string) *Queue {
 // not know it (first use, SCRIPT FLUSH, failover).
 func (q *Queue) run(ctx context.Context, s *redis.Script, keys []string, args []any) (any, error) {
 	res, err := s.EvalSha(ctx, q.rdb, keys, args...).Result()
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+	if replied(err, "NOSCRIPT") {
 		res, err = s.Eval(ctx, q.rdb, keys, args...).Result()
 	}
 	return res, err
