@@ -2,6 +2,7 @@ package redrive
 
 import (
 	"context"
+	"runtime"
 	"strconv"
 	"sync"
 
@@ -10,7 +11,7 @@ import (
 
 // couriers is how many calls a queue has in flight while it is busy: one is on its
 // way while the answer to the other is taken apart. Each has a lane of its own.
-const couriers = store.Lanes - 1
+const couriers = 1
 
 // An outbox holds the attempts of one queue that have ended, until a courier takes
 // them to Redis. Whatever has ended while the couriers were away goes together
@@ -45,6 +46,12 @@ func (o *outbox) take(batch []*attempt) []*attempt {
 	defer o.mu.Unlock()
 	for len(o.waiting) == 0 && !o.stopped {
 		o.filled.Wait()
+	}
+	for n := 0; n < len(o.waiting); {
+		n = len(o.waiting)
+		o.mu.Unlock()
+		runtime.Gosched()
+		o.mu.Lock()
 	}
 	batch = append(batch, o.waiting...)
 	clear(o.waiting)
