@@ -24,14 +24,14 @@ func budget(t *testing.T, perJob float64, what string, f func() error) {
 func TestClaimDecodeStaysInItsAllocationBudget(t *testing.T) {
 	q := cannedQueue(t, claimReply())
 	budget(t, 0.4, "claim: one slice for all jobs", func() error {
-		_, err := q.Claim(t.Context(), "w", 1, hotBatch, false)
+		_, err := q.Claim(t.Context(), ClaimCall{Worker: "w", Call: 1, N: hotBatch})
 		return err
 	})
 }
 
 func TestFinishStaysInItsAllocationBudget(t *testing.T) {
 	q, done := cannedQueue(t, ""), hotDone()
-	budget(t, 2.5, "finish: id and token as arguments", func() error {
+	budget(t, 0.5, "finish: id and token as arguments", func() error {
 		_, err := q.Finish(t.Context(), Settler{Worker: "w", Call: "1"}, Succeeded, done)
 		return err
 	})

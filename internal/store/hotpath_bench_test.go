@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,12 +51,10 @@ func hotIDs() []string {
 }
 
 func claimReply() []any {
-	var ids, envelopes []any
-	for _, id := range hotIDs() {
-		ids = append(ids, id)
-		envelopes = append(envelopes, `{"v":1,"task":"bench.noop","at":1753437600000,"args":{"data":"`+strings.Repeat("x", 89)+`"}}`)
-	}
-	return []any{"ok", int64(1753437600000), int64(-1), "1753437600000000", ids, envelopes, []any{}}
+	envelope := `{"v":1,"task":"bench.noop","at":1753437600000,"args":{"data":"` + strings.Repeat("x", 89) + `"}}`
+	sizes := strings.TrimSuffix(strings.Repeat(strconv.Itoa(len(envelope))+",", hotBatch), ",")
+	return []any{"ok", int64(1753437600000), int64(-1), "1753437600000000",
+		strings.Join(hotIDs(), ","), sizes, strings.Repeat(envelope, hotBatch), "", ""}
 }
 
 func hotDone() []Done {
@@ -96,7 +95,7 @@ func perJob(b *testing.B, f func() error) {
 func BenchmarkClaimDecode(b *testing.B) {
 	q := cannedQueue(b, claimReply())
 	perJob(b, func() error {
-		_, err := q.Claim(b.Context(), "w", 1, hotBatch, false)
+		_, err := q.Claim(b.Context(), ClaimCall{Worker: "w", Call: 1, N: hotBatch})
 		return err
 	})
 }
