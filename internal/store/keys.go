@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 )
@@ -61,3 +63,18 @@ func (k *Keys) Result(id string) string { return k.base + "r:" + id }
 
 // DeadTask is the index of one task's dead letters, by time of death.
 func (k *Keys) DeadTask(task string) string { return k.base + "dead:" + task }
+
+// lockKeys names the keys of one lock.
+type lockKeys struct{ holders, details, fence string }
+
+// newLockKeys gives a lock a slot of its own. Its name may be any text: one that is
+// no valid name is replaced by its digest, behind a sign that no valid name has, so
+// that no two locks share keys.
+func newLockKeys(prefix, name string) lockKeys {
+	if CheckName("", name) != nil {
+		sum := sha256.Sum256([]byte(name))
+		name = "~" + hex.EncodeToString(sum[:])
+	}
+	base := prefix + ":lock:{" + name + "}:"
+	return lockKeys{holders: base + "holders", details: base + "details", fence: base + "fence"}
+}

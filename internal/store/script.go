@@ -83,10 +83,14 @@ func Open(rdb redis.UniversalClient, prefix, name string) *Queue {
 
 // run evaluates a script by its digest, and by its text when the server does
 // not know it (first use, SCRIPT FLUSH, failover).
-func (q *Queue) run(ctx context.Context, s *redis.Script, keys []string, args []any) (any, error) {
-	res, err := s.EvalSha(ctx, q.rdb, keys, args...).Result()
+func run(ctx context.Context, rdb redis.UniversalClient, s *redis.Script, keys []string, args []any) (any, error) {
+	res, err := s.EvalSha(ctx, rdb, keys, args...).Result()
 	if replied(err, "NOSCRIPT") {
-		res, err = s.Eval(ctx, q.rdb, keys, args...).Result()
+		res, err = s.Eval(ctx, rdb, keys, args...).Result()
 	}
 	return res, err
+}
+
+func (q *Queue) run(ctx context.Context, s *redis.Script, keys []string, args []any) (any, error) {
+	return run(ctx, q.rdb, s, keys, args)
 }

@@ -1,0 +1,129 @@
+package redrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+// Conflict says what becomes of a job whose lock is held by another. It is [Skip],
+// [Fail], or made by [Later].
+type Conflict time.Duration
+
+const (
+	// Skip discards the job, with [*AlreadyRunningError] as the reason: what it asks
+	// for is being done.
+	Skip Conflict = 0
+	// Fail fails the attempt with [*AlreadyRunningError]: it is retried as the policy
+	// says, and uses a retry.
+	Fail Conflict = -1
+)
+
+// Later runs the job again after d; no retry is used, and only
+// [TaskOptions.MaxAge] bounds how often.
+func Later(d time.Duration) Conflict { return Conflict(max(d, 1)) }
+
+// SingletonOptions configures [Singleton].
+type SingletonOptions struct {
+	// Key says what the job must be alone with: jobs with equal keys exclude each
+	// other. [Task.Key] makes one from the arguments. It may return any text but the
+	// empty one, which is a permanent failure. Defaults to one key for all jobs of
+	// the task.
+	Key func(*Message) string
+	// Scope is what keys are apart by. Tasks that share a Scope share their keys.
+	// Defaults to the task's name.
+	Scope string
+	// OnConflict says what happens when the lock is held. Defaults to [Skip].
+	OnConflict Conflict
+	// Limit is how many jobs may run at once for a key. Defaults to 1.
+	Limit int
+	// TTL is how long the lock outlives a process that dies; it is renewed while the
+	// handler runs, however long that is. At least [MinLockTTL].
+	// Defaults to [DefaultLockTTL].
+	TTL time.Duration
+	// Prefix starts every key in Redis. Defaults to [DefaultPrefix].
+	Prefix string
+	// Logger is told of locks that could not be released or were lost.
+	// Defaults to [slog.Default].
+	Logger *slog.Logger
+}
+
+// Singleton runs a job only while it holds the lock of its key. The lock is released
+// after every attempt, whatever its outcome. The handler's context is done with
+// [ErrLockLost] before the lock can be another's (see [Lock]), and carries the
+// [FencingToken]. What the handler returns then is taken as it is: nil is a success,
+// an error is retried.
+//
+// Singleton panics on invalid options: they are constants of the program.
+func Singleton(rdb redis.UniversalClient, opts SingletonOptions) Middleware {
+	lo := LockerOptions{Prefix: opts.Prefix, TTL: opts.TTL, Limit: opts.Limit}.withDefaults()
+	err := lo.validate("SingletonOptions")
+	if rdb == nil {
+		err = errors.Join(errors.New("rdb is nil: pass a go-redis client"), err)
+	}
+	if opts.OnConflict < Fail {
+		err = errors.Join(fmt.Errorf("SingletonOptions.OnConflict is %d: use Skip, Fail or Later", opts.OnConflict), err)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("redrive: Singleton: %v", err))
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	locker := &Locker{rdb: rdb, opts: lo}
+	return func(next Handler) Handler {
+		return &layer{kind: layerSingleton, Handler: HandlerFunc(func(ctx context.Context, m *Message) ([]byte, error) {
+			return opts.run(ctx, locker, next, m)
+		})}
+	}
+}
+
+func (o *SingletonOptions) run(ctx context.Context, locker *Locker, next Handler, m *Message) ([]byte, error) {
+	key, err := o.key(m)
+	if err != nil {
+		return nil, Permanent(err)
+	}
+	lock, err := locker.tryAcquire(ctx, key, uuid.NewString(), "job "+m.ID+" at "+locker.opts.Holder)
+	if errors.Is(err, ErrLockHeld) {
+		switch o.OnConflict {
+		case Skip:
+			return nil, Discard(err)
+		case Fail:
+			return nil, err
+		default:
+			return nil, Snooze(time.Duration(o.OnConflict))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // also after a panic and runtime.Goexit
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+		defer cancel()
+		if err := lock.Release(detached); err != nil {
+			o.Logger.Warn("redrive: singleton lock", "task", m.Task, "id", m.ID, "error", err)
+		}
+	}()
+	return next.Process(lock.Context(), m)
+}
+
+// key joins scope and key without ambiguity: a scope has no slash in its length.
+func (o *SingletonOptions) key(m *Message) (string, error) {
+	scope := o.Scope
+	if scope == "" {
+		scope = m.Task
+	}
+	if o.Key == nil {
+		return scope, nil
+	}
+	key := o.Key(m)
+	if key == "" {
+		return "", errors.New("redrive: Singleton: the Key function returned no key for this job")
+	}
+	return fmt.Sprintf("%d/%s/%s", len(scope), scope, key), nil
+}

@@ -1,0 +1,180 @@
+package redrive_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redrive-go/redrive"
+	"github.com/redrive-go/redrive/internal/redistest"
+)
+
+// sync is a job that must be alone with its resource.
+type syncArgs struct {
+	Resource string
+	Behave   string
+}
+
+func TestSingletonConflicts(t *testing.T) {
+	t.Parallel()
+	for name, conflict := range map[string]redrive.Conflict{"skip": redrive.Skip, "later": redrive.Later(10 * time.Millisecond), "fail": redrive.Fail} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
+				r := newRig(t, b)
+				task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{
+					ResultTTL: time.Minute,
+					Retry:     redrive.RetryPolicy{MaxRetries: 1000, Backoff: redrive.Constant(10 * time.Millisecond)},
+				})
+				mux := redrive.NewMux()
+				began, finish := make(chan redrive.Message, 10), make(chan struct{})
+				task.Handle(mux, redrive.NoResult(func(ctx context.Context, j *redrive.Job[syncArgs]) error {
+					if _, ok := redrive.FencingToken(ctx); !ok {
+						t.Error("no fencing token")
+					}
+					began <- *j.Message
+					<-finish
+					return nil
+				}), redrive.Singleton(r.rdb, redrive.SingletonOptions{
+					Prefix: b.Prefix, OnConflict: conflict, Logger: quiet,
+					Key: task.Key(func(a syncArgs) string { return a.Resource }),
+				}))
+				r.start(mux, redrive.WorkerOptions{})
+				first, err := task.Enqueue(r.ctx(), r.client, syncArgs{Resource: "a"}, nil)
+				require.NoError(t, err)
+				require.Equal(t, first.ID, receive(t, began, "start").ID)
+				second, err := task.Enqueue(r.ctx(), r.client, syncArgs{Resource: "a"}, nil)
+				require.NoError(t, err)
+				other, err := task.Enqueue(r.ctx(), r.client, syncArgs{Resource: "b"}, nil)
+				require.NoError(t, err)
+				require.Equal(t, other.ID, receive(t, began, "start").ID, "another key is not held up")
+				if conflict == redrive.Skip {
+					_, err := second.Wait(r.ctx())
+					var failed *redrive.FailedError
+					require.ErrorAs(t, err, &failed)
+					require.Equal(t, redrive.ReasonDiscarded, failed.Reason)
+					require.Contains(t, failed.Message, "already running")
+					require.Contains(t, failed.Message, "job "+first.ID)
+					require.Contains(t, failed.Message, "since ")
+				} else {
+					r.eventually(func(s redrive.QueueStats) bool { return s.Snoozed+s.Retried >= 3 }, "no conflict")
+				}
+				close(finish)
+				if conflict != redrive.Skip {
+					m := receive(t, began, "second start")
+					require.Equal(t, second.ID, m.ID)
+					if conflict == redrive.Fail {
+						require.GreaterOrEqual(t, m.Retries, 3)
+						require.Zero(t, m.Snoozes)
+					} else {
+						require.Zero(t, m.Retries, "Later uses no retry")
+						require.GreaterOrEqual(t, m.Snoozes, 3)
+					}
+					_, err = second.Wait(r.ctx())
+					require.NoError(t, err)
+				}
+				r.drained()
+			})
+		})
+	}
+}
+
+func TestSingletonReleasesAfterEveryOutcome(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
+		task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{
+			ResultTTL: time.Minute, Timeout: 50 * time.Millisecond, Retry: redrive.RetryPolicy{MaxRetries: redrive.NoRetries},
+		})
+		mux := redrive.NewMux()
+		task.Handle(mux, redrive.NoResult(func(ctx context.Context, j *redrive.Job[syncArgs]) error {
+			switch j.Args.Behave {
+			case "error":
+				return errors.New("x")
+			case "permanent":
+				return redrive.Permanent(errors.New("x"))
+			case "snooze":
+				if j.Snoozes == 0 {
+					return redrive.Snooze(time.Hour)
+				}
+			case "panic":
+				panic("x")
+			case "goexit":
+				runtime.Goexit()
+			case "timeout":
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}), redrive.Singleton(r.rdb, redrive.SingletonOptions{Prefix: b.Prefix, Logger: quiet}))
+		var ends atomic.Int32
+		r.start(mux, redrive.WorkerOptions{Concurrency: 1, Trace: &redrive.WorkerTrace{
+			JobSettled: func(*redrive.Message, redrive.JobEnd) { ends.Add(1) },
+		}})
+		for i, how := range []string{"success", "error", "permanent", "snooze", "panic", "goexit", "timeout", "success"} {
+			receipt, err := task.Enqueue(r.ctx(), r.client, syncArgs{Behave: how}, nil)
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return ends.Load() == int32(i+1) }, patience, time.Millisecond, how)
+			if how == "success" {
+				_, err := receipt.Wait(r.ctx())
+				require.NoError(t, err, "after job %d the lock was not free", i-1)
+			}
+		}
+	})
+}
+
+func TestSingletonLimitNeverLetsAFourthIn(t *testing.T) {
+	t.Parallel()
+	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
+		task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{})
+		mux := redrive.NewMux()
+		var inside, most atomic.Int32
+		task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[syncArgs]) error {
+			n := inside.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(10 * time.Millisecond)
+			inside.Add(-1)
+			return nil
+		}), redrive.Singleton(r.rdb, redrive.SingletonOptions{
+			Prefix: b.Prefix, Limit: 3, OnConflict: redrive.Later(5 * time.Millisecond), Logger: quiet,
+		}))
+		r.start(mux, redrive.WorkerOptions{})
+		r.start(mux, redrive.WorkerOptions{})
+		_, err := task.EnqueueMany(r.ctx(), r.client, make([]syncArgs, 30), nil)
+		require.NoError(t, err)
+		r.drained()
+		require.EqualValues(t, 3, most.Load())
+		require.EqualValues(t, 30, r.stats("default").Succeeded)
+	})
+}
+
+func TestSingletonWithoutAKeyIsAPermanentFailure(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, redistest.Embedded(t))
+	task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{})
+	mux := redrive.NewMux()
+	task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[syncArgs]) error { return nil }),
+		redrive.Singleton(r.rdb, redrive.SingletonOptions{Prefix: r.b.Prefix, Key: task.Key(func(a syncArgs) string { return a.Resource })}))
+	r.start(mux, redrive.WorkerOptions{})
+	receipt, err := task.Enqueue(r.ctx(), r.client, syncArgs{}, nil)
+	require.NoError(t, err)
+	_, err = receipt.Wait(r.ctx())
+	require.ErrorContains(t, err, "returned no key")
+}
+
+func TestAnOrderOfMiddlewareThatBreaksAGuaranteeIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, redistest.Embedded(t))
+	task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{})
+	require.NotPanics(t, func() {
+		task.Handle(redrive.NewMux(), redrive.NoResult(func(context.Context, *redrive.Job[syncArgs]) error { return nil }),
+			redrive.Singleton(r.rdb, redrive.SingletonOptions{}), redrive.Singleton(r.rdb, redrive.SingletonOptions{Scope: "all", Limit: 5}))
+	})
+}
