@@ -33,6 +33,7 @@ type attempt struct {
 
 	began bool        // the handler was called
 	stuck atomic.Bool // reported
+	over  atomic.Bool // in the outbox, or on its way: Redis may have ended it already
 
 	// How it ends; what is used besides end is up to end.Action.
 	end       JobEnd

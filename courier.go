@@ -25,6 +25,7 @@ type outbox struct {
 
 // add takes an ended attempt; it never waits for Redis.
 func (o *outbox) add(a *attempt) {
+	a.over.Store(true)
 	o.mu.Lock()
 	o.waiting = append(o.waiting, a)
 	o.mu.Unlock()
