@@ -2,12 +2,17 @@ package faultnet
 
 import (
 	"bufio"
+	"context"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/redrive-go/redrive/internal/memnet"
 )
 
 var frames = []string{
@@ -76,4 +81,36 @@ func FuzzReadFrame(f *testing.F) {
 			t.Fatalf("%q is not the beginning of %q", got, s)
 		}
 	})
+}
+
+// A push that overtakes a reply must not be taken for it: the rule is for the
+// reply, and the push goes through.
+func TestPushesAreNotTakenForReplies(t *testing.T) {
+	const message = "3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n"
+	for name, c := range map[string]struct{ before, push string }{
+		"RESP3": {"", ">" + message},
+		"RESP2": {"*2\r\n$9\r\nsubscribe\r\n$1\r\na\r\n", "*" + message},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, far := memnet.Pipe()
+			defer server.Close()
+			p := NewDialer(t, func(context.Context, string, string) (net.Conn, error) { return far, nil }, 1)
+			p.RefuseReply(Commands("PING"), 1, "ERR replaced")
+			client, err := p.Dialer()(t.Context(), "", "")
+			require.NoError(t, err)
+			defer client.Close()
+			require.NoError(t, client.SetReadDeadline(time.Now().Add(5*time.Second)))
+			_, err = io.WriteString(client, c.before+"*1\r\n$4\r\nPING\r\n")
+			require.NoError(t, err)
+			_, err = io.ReadFull(server, make([]byte, len(c.before)+14)) // both have passed the proxy
+			require.NoError(t, err)
+			_, err = io.WriteString(server, c.push+"+PONG\r\n"+c.push)
+			require.NoError(t, err)
+			want := c.push + "-ERR replaced\r\n" + c.push
+			got := make([]byte, len(want))
+			_, err = io.ReadFull(client, got)
+			require.NoError(t, err)
+			require.Equal(t, want, string(got))
+		})
+	}
 }

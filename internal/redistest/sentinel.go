@@ -141,7 +141,7 @@ func (s *Sentinel) wait(what string, f func(context.Context, *redis.SentinelClie
 	c := redis.NewSentinelClient(&redis.Options{
 		Addr: s.addr, MaxRetries: -1, MaintNotificationsConfig: noNotifications(),
 	})
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := waitFor(func(ctx context.Context) error { return f(ctx, c) }); err != nil {
 		s.t.Fatalf("redistest: sentinel: waiting for %s: %v", what, err)
 	}

@@ -267,7 +267,7 @@ func waitFor(f func(context.Context) error) error {
 		if err == nil {
 			return nil
 		}
-		if f, ok := err.(final); ok {
+		if f, ok := errors.AsType[final](err); ok {
 			return f.error
 		}
 		select {
