@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -88,6 +89,8 @@ func (a *attempt) prepare(now time.Time) *settlement {
 func (a *attempt) decode(now time.Time) (err error) {
 	q, m := a.q, &a.msg
 	m.ID, m.Queue, m.Task = a.job.ID, q.name, unknownName
+	m.prefix = q.s.opts.Prefix
+	m.token, _ = strconv.ParseInt(a.job.Token, 10, 64)
 	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
 		return err
 	}
@@ -295,7 +298,7 @@ func (a *attempt) end(action Action, err error) JobEnd {
 
 func (a *attempt) succeed(result []byte) settlement {
 	st := settlement{a: a, end: a.end(ActionDone, nil)}
-	if ttl := a.route.resultTTL; ttl > 0 {
+	if ttl := a.route.resultTTL; ttl > 0 && !a.msg.noResult {
 		if limit := a.q.s.opts.MaxResult; len(result) > limit {
 			return a.bury(ReasonPermanent, fmt.Errorf("the job succeeded, and its result of %d bytes exceeds WorkerOptions.MaxResult, %d", len(result), limit))
 		}
