@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 )
@@ -61,3 +63,11 @@ func (k *Keys) Result(id string) string { return k.base + "r:" + id }
 
 // DeadTask is the index of one task's dead letters, by time of death.
 func (k *Keys) DeadTask(task string) string { return k.base + "dead:" + task }
+
+// idempotencyKey names the record of one effect, in a slot of its own. A key is
+// any text, so its digest stands for it; a digest has a fixed length and a task's
+// name has no braces, so no two effects share a record.
+func idempotencyKey(prefix, task, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return prefix + ":idem:{" + task + ":" + hex.EncodeToString(sum[:]) + "}"
+}
