@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
@@ -26,63 +27,72 @@ type attempt struct {
 	ledger wire.Ledger
 	route  *route // nil when no handler knows the task
 
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	lease   context.Context // ends with the session's lease, or its shutdown
 	started time.Time
 	// overdue is when a handler that still runs has ignored its timeout.
 	overdue time.Time
 
 	began bool        // the handler was called
-	lost  atomic.Bool // another worker owns the job: write nothing
 	stuck atomic.Bool // reported
+
+	// How it ends; what is used besides end is up to end.Action.
+	end       JobEnd
+	result    []byte // kept for resultTTL, if that is positive
+	resultTTL time.Duration
+	putback   store.Putback
+	burial    store.Burial
 }
 
 func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
 
 // start takes over what a claim returned: each job goes to a runner, or straight
-// to the settler when there is nothing to run. It returns how many jobs came.
+// to a courier when there is nothing to run. It returns how many jobs came.
 func (q *served) start(ctx context.Context, c store.Claimed) int {
 	now := time.Now()
 	as := make([]*attempt, len(c.Jobs))
-	ends := make([]*settlement, len(c.Jobs)) // nil: run it
+	run := 0 // the first so many are to run
 	stopping := ctx.Err() != nil
 	for i := range c.Jobs {
 		a := &attempt{q: q, job: c.Jobs[i], started: now}
-		if ends[i] = a.prepare(now); stopping {
-			ends[i] = new(a.release(store.Released, nil))
+		ready := a.prepare(now)
+		if as[i] = a; stopping {
+			a.release(store.Released, nil)
+		} else if ready {
+			as[run], as[i] = a, as[run]
+			run++
 		}
-		a.ctx, a.cancel = context.WithCancelCause(q.s.jobs)
-		as[i] = a
 	}
-	q.own(as)
+	lease := q.own(as)
 	for i, a := range as {
-		if ends[i] == nil {
+		if a.lease = lease; i < run {
 			q.s.launch(a)
 		} else {
-			a.cancel(nil)
-			q.settler.add(*ends[i])
+			q.outbox.add(a)
 		}
 	}
 	return len(as)
 }
 
-// prepare decodes the job and finds its handler. It returns how the job ends if
-// there is nothing to run, else nil.
-func (a *attempt) prepare(now time.Time) *settlement {
+// prepare decodes the job and finds its handler. If there is nothing to run it
+// says how the job ends, and returns false.
+func (a *attempt) prepare(now time.Time) (ready bool) {
 	if err := a.decode(now); err != nil {
-		return new(a.bury(ReasonMalformed, err))
+		a.bury(ReasonMalformed, err)
+		return false
 	}
 	a.route = a.q.s.mux.table.byTask[a.msg.Task]
 	switch {
 	case a.route == nil:
-		return new(a.unknownTask(now))
+		a.unknownTask(now)
+		return false
 	case a.expired(now):
-		return new(a.bury(ReasonMaxAge, fmt.Errorf("job is older than MaxAge, %v", a.route.maxAge)))
+		a.bury(ReasonMaxAge, fmt.Errorf("job is older than MaxAge, %v", a.route.maxAge))
+		return false
 	}
 	if a.route.timeout > 0 {
 		a.overdue = now.Add(a.route.timeout)
 	}
-	return nil
+	return true
 }
 
 // decode reads the job's envelope and ledger into its message.
@@ -156,18 +166,19 @@ func (a *attempt) expired(at time.Time) bool {
 
 // unknownTask waits for a worker that knows the task (a producer was deployed
 // first), at growing intervals, and gives up at UnknownTaskAge.
-func (a *attempt) unknownTask(now time.Time) settlement {
+func (a *attempt) unknownTask(now time.Time) {
 	err := fmt.Errorf("%w %q", ErrUnknownTask, a.msg.Task)
 	age := now.Sub(a.msg.RunAt)
 	if a.msg.RunAt.IsZero() { // a producer that gives no time: count the waits
 		age = time.Duration(a.msg.Snoozes) * time.Minute
 	}
 	if age > a.q.s.opts.UnknownTaskAge {
-		return a.bury(ReasonUnknownTask, err)
+		a.bury(ReasonUnknownTask, err)
+		return
 	}
 	a.q.s.log.Warn("redrive: job of an unknown task waits", "queue", a.q.name, "task", a.msg.Task, "id", a.msg.ID)
 	delay := min(time.Second<<min(a.ledger.Snoozes, 6), time.Minute)
-	return a.snooze(delay, err)
+	a.snooze(delay, err)
 }
 
 // launch hands an attempt to a runner, and starts one if all are busy. There are
@@ -205,19 +216,20 @@ func (s *session) run(a *attempt) {
 			s.runners.Go(s.runner)
 		}
 		s.busy.Add(-1)
-		st := a.judge(result, err)
-		a.cancel(nil)
-		if a.lost.Load() {
-			a.q.abandon(a)
-			return
-		}
-		a.q.settler.add(st)
+		a.judge(result, err)
+		a.q.outbox.add(a)
 	}()
 	a.began = true
 	if f := s.trace.JobStarted; f != nil {
 		f(&a.msg)
 	}
-	result, err = call(a.ctx, a.route.handler, &a.msg)
+	ctx := a.lease
+	if a.route.timeout == 0 { // else the typed handler makes a context of the attempt's own
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+	}
+	result, err = call(ctx, a.route.handler, &a.msg)
 	returned = true
 }
 
@@ -232,47 +244,39 @@ func call(ctx context.Context, h Handler, m *Message) (result []byte, err error)
 	return h.Process(ctx, m)
 }
 
-// abandon ends the books on a job that another worker owns.
-func (q *served) abandon(a *attempt) {
-	q.mu.Lock()
-	q.disown(a)
-	q.mu.Unlock()
-	q.lost(a)
-	q.s.free(1)
-}
-
 // judge decides how the attempt ends, from what the handler returned and from
 // why its context was cancelled, if it was.
-func (a *attempt) judge(result []byte, err error) settlement {
-	cause := context.Cause(a.ctx)
-	switch {
-	case err == nil:
-		return a.succeed(result)
+func (a *attempt) judge(result []byte, err error) {
+	if err == nil {
+		a.succeed(result)
+		return
+	}
+	switch cause := context.Cause(a.lease); {
 	case errors.Is(cause, ErrShutdown):
 		a.ledger.Interrupts++
-		return a.release(store.Interrupted, err)
+		a.release(store.Interrupted, err)
+		return
 	case errors.Is(cause, ErrLeaseLost):
-		// Out of touch for a whole lease, but perhaps nobody took the job: the
-		// token decides. The outage is not the job's failure.
-		return a.release(store.Released, err)
+		// Another worker may own the job, or nobody took it: the token decides. The
+		// outage is not the job's failure.
+		a.release(store.Released, err)
+		return
 	}
 	d := a.decide(err)
 	switch d.action {
 	case ActionSnooze:
-		return a.snooze(d.delay, err)
+		a.snooze(d.delay, err)
 	case ActionDiscard:
-		st := settlement{a: a, end: a.end(ActionDiscard, err)}
-		if a.route.resultTTL > 0 {
-			st.done.TTL = a.route.resultTTL
-			st.done.Result = encodeFailure(&FailedError{
+		a.ended(ActionDiscard, err)
+		if a.resultTTL = a.route.resultTTL; a.resultTTL > 0 {
+			a.result = encodeFailure(&FailedError{
 				ID: a.msg.ID, Task: a.msg.Task, Reason: ReasonDiscarded, Retries: a.msg.Retries, Message: errorText(err),
 			})
 		}
-		return st
 	case ActionRetry:
-		return a.retry(d, err)
+		a.retry(d, err)
 	default:
-		return a.bury(d.reason, err)
+		a.bury(d.reason, err)
 	}
 }
 
@@ -292,72 +296,69 @@ func (a *attempt) decide(err error) (d *directive) {
 // changed.
 var defaultPolicy = RetryPolicy{}.withDefaults()
 
-func (a *attempt) end(action Action, err error) JobEnd {
-	return JobEnd{Action: action, Err: err, Duration: time.Since(a.started)}
+func (a *attempt) ended(action Action, err error) {
+	a.end = JobEnd{Action: action, Err: err, Duration: time.Since(a.started)}
 }
 
-func (a *attempt) succeed(result []byte) settlement {
-	st := settlement{a: a, end: a.end(ActionDone, nil)}
-	if ttl := a.route.resultTTL; ttl > 0 && !a.msg.noResult {
-		if limit := a.q.s.opts.MaxResult; len(result) > limit {
-			return a.bury(ReasonPermanent, fmt.Errorf("the job succeeded, and its result of %d bytes exceeds WorkerOptions.MaxResult, %d", len(result), limit))
-		}
-		st.done.TTL, st.done.Result = ttl, encodeResult(result)
+func (a *attempt) succeed(result []byte) {
+	a.ended(ActionDone, nil)
+	if a.route.resultTTL == 0 || a.msg.noResult {
+		return
 	}
-	return st
+	if limit := a.q.s.opts.MaxResult; len(result) > limit {
+		a.bury(ReasonPermanent, fmt.Errorf("the job succeeded, and its result of %d bytes exceeds WorkerOptions.MaxResult, %d", len(result), limit))
+		return
+	}
+	a.resultTTL, a.result = a.route.resultTTL, encodeResult(result)
 }
 
 // retry counts a failure and waits, or gives up if the wait ends after MaxAge.
-func (a *attempt) retry(d *directive, err error) settlement {
+func (a *attempt) retry(d *directive, err error) {
 	now := time.Now()
 	if a.expired(now.Add(d.delay)) {
-		return a.bury(ReasonMaxAge, err)
+		a.bury(ReasonMaxAge, err)
+		return
 	}
 	a.record(now, err, d.delay)
 	a.ledger.Retries++
 	if d.rule >= 0 {
 		rules := make(map[int]int, len(a.ledger.RuleRetries)+1)
-		for rule, n := range a.ledger.RuleRetries { // the message shows the old one
-			rules[rule] = n
-		}
+		maps.Copy(rules, a.ledger.RuleRetries) // the message shows the old one
 		rules[d.rule]++
 		a.ledger.RuleRetries = rules
 	}
-	st := settlement{a: a, end: a.end(ActionRetry, err)}
-	st.end.Delay = d.delay
-	st.putback = store.Putback{Owned: a.owned(), Delay: d.delay, Ledger: a.book(), Counter: store.Retried}
-	return st
+	a.ended(ActionRetry, err)
+	a.end.Delay = d.delay
+	a.putback = store.Putback{Owned: a.owned(), Delay: d.delay, Ledger: a.book(), Counter: store.Retried}
 }
 
-func (a *attempt) snooze(delay time.Duration, err error) settlement {
+func (a *attempt) snooze(delay time.Duration, err error) {
 	if a.route != nil && a.expired(time.Now().Add(delay)) {
-		return a.bury(ReasonMaxAge, err)
+		a.bury(ReasonMaxAge, err)
+		return
 	}
 	a.ledger.Snoozes++
-	st := settlement{a: a, end: a.end(ActionSnooze, err)}
-	st.end.Delay = delay
-	st.putback = store.Putback{Owned: a.owned(), Delay: delay, Ledger: a.book(), Counter: store.Snoozed}
-	return st
+	a.ended(ActionSnooze, err)
+	a.end.Delay = delay
+	a.putback = store.Putback{Owned: a.owned(), Delay: delay, Ledger: a.book(), Counter: store.Snoozed}
 }
 
 // release puts the job back to the front, for a reason that is not its own.
-func (a *attempt) release(counter store.Counter, err error) settlement {
-	st := settlement{a: a, end: a.end(ActionRelease, err)}
-	st.putback = store.Putback{Owned: a.owned(), Front: true, Counter: counter}
+func (a *attempt) release(counter store.Counter, err error) {
+	a.ended(ActionRelease, err)
+	a.putback = store.Putback{Owned: a.owned(), Front: true, Counter: counter}
 	if counter == store.Interrupted {
-		st.putback.Ledger = a.book()
+		a.putback.Ledger = a.book()
 	}
-	return st
 }
 
 // bury makes the job a dead letter.
-func (a *attempt) bury(reason Reason, err error) settlement {
+func (a *attempt) bury(reason Reason, err error) {
 	now := time.Now()
 	a.record(now, err, 0)
-	st := settlement{a: a, end: a.end(ActionDead, err)}
-	st.end.Reason = reason
-	st.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
-	return st
+	a.ended(ActionDead, err)
+	a.end.Reason = reason
+	a.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
 }
 
 // record adds an error to the history.

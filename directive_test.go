@@ -120,10 +120,10 @@ func TestDirectives_TextOfAPanickingError(t *testing.T) {
 
 func TestAction_String(t *testing.T) {
 	var names []string
-	for a := ActionDone; a <= ActionDiscard+1; a++ {
+	for a := ActionDone; a <= ActionRelease+1; a++ {
 		names = append(names, a.String())
 	}
-	require.Equal(t, []string{"done", "retry", "retry-after", "snooze", "dead", "discard", "Action(6)"}, names)
+	require.Equal(t, []string{"done", "retry", "retry-after", "snooze", "dead", "discard", "release", "Action(7)"}, names)
 }
 
 // errorTree builds an error from bytes and lists, outermost first, what each of its

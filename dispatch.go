@@ -1,10 +1,7 @@
 package redrive
 
 import (
-	"cmp"
 	"context"
-	"math"
-	"slices"
 	"time"
 
 	"github.com/redrive-go/redrive/internal/store"
@@ -18,71 +15,47 @@ const listenFor = 2 * time.Second
 // blocked call would take a connection from the pool that the rest needs.
 const pollEvery = 250 * time.Millisecond
 
-// laggard is how long the other queues wait for the claim of one whose turn it is.
-const laggard = 20 * time.Millisecond
-
-// event is what a claim or a listen tells dispatch.
-type event struct {
-	q *served
-	// A claim asked for slots, which is positive, and got jobs for some of them.
-	slots, jobs int
-	// more: the queue may have work now.
-	more bool
-	// due is when its next delayed job is due; zero for unknown.
-	due time.Time
-	// rang: a listen took the bell.
-	rang bool
-	// failed: a listen was refused; the server may not be the master any more.
-	failed bool
-}
-
-// dispatch claims jobs into free slots until ctx is done. Nothing here waits for
-// Redis: claims and listens are goroutines that report as events, so that one
+// dispatch claims jobs into free slots until ctx is done. A busy worker's couriers
+// claim as they settle (courier.go); dispatch sees to the slots that are left, to
+// queues that wake up, and to listening while there is nothing to do.
+//
+// Nothing here waits for Redis: claims and listens are goroutines, so that one
 // queue's outage does not hold up the others.
 func (s *session) dispatch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		s.slots += int(s.freed.Swap(0))
-		now := time.Now()
-		next := now.Add(time.Hour)
 		for _, q := range s.queues {
-			if q.hint.Swap(false) || !q.due.IsZero() && !q.due.After(now) {
-				s.feed(q)
-			}
-			if !q.due.IsZero() && q.due.Before(next) {
-				next = q.due
-			}
-			if late := q.claimed.Add(laggard); q.claiming && len(s.queues) > 1 && late.After(now) && late.Before(next) {
-				next = late
+			if q.hint.Swap(false) {
+				s.schedule.feed(&q.share)
 			}
 		}
-		s.claims(ctx)
-		s.listens(ctx)
-		timer.Reset(next.Sub(now))
+		now := time.Now()
+		timer.Reset(s.schedule.wakeDue(now).Sub(now))
+		for _, g := range s.schedule.grants() {
+			q := s.queues[g.q]
+			s.asides.Go(func() { q.claim(ctx, g) })
+		}
+		for _, q := range s.queues {
+			if s.schedule.idle(&q.share) && q.listening.CompareAndSwap(false, true) {
+				s.asides.Go(func() { q.listen(ctx) })
+			}
+		}
 		select {
-		case e := <-s.events:
-			s.handle(ctx, e)
 		case <-s.wakeup:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 	}
+	s.schedule.stop()
 }
 
-// await waits, after dispatch, until every slot is free again and no claim is in
-// flight, or until the deadline.
+// await waits until every slot is free again, or until the deadline.
 func (s *session) await(deadline time.Time) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	for {
-		s.slots += int(s.freed.Swap(0))
-		if s.slots == s.opts.Concurrency {
-			return
-		}
+	for s.schedule.available() < s.opts.Concurrency {
 		select {
-		case e := <-s.events:
-			s.slots += e.slots - e.jobs
 		case <-s.wakeup:
 		case <-timer.C:
 			return
@@ -90,150 +63,86 @@ func (s *session) await(deadline time.Time) {
 	}
 }
 
-// feed marks a queue as having work. One that had none takes its place among the
-// others as if it had been served all along: it neither catches up nor waits.
-func (s *session) feed(q *served) {
-	q.due = time.Time{}
-	if q.hungry {
-		return
-	}
-	least := math.Inf(1)
-	for _, other := range s.queues {
-		if other.hungry {
-			least = min(least, other.pass)
+// listen blocks until the queue's bell rings. After an error there may be work,
+// since a bell may have been taken by the answer that was lost, and the server
+// may not be the master any more.
+func (q *served) listen(ctx context.Context) {
+	s := q.s
+	defer s.wake()
+	defer q.listening.Store(false)
+	if !s.canBlock {
+		if sleep(ctx, pollEvery) {
+			s.schedule.feed(&q.share)
 		}
-	}
-	if !math.IsInf(least, 1) {
-		q.pass = max(q.pass, least)
-	}
-	q.hungry = true
-}
-
-// claims starts claims while slots are free. Slots go to the queues that have had
-// least for their weight, and are shared by weight among those, so that a flood in
-// one starves no other. The others wait for such a queue's claim in flight, unless
-// Redis takes its time with it.
-func (s *session) claims(ctx context.Context) {
-	if s.slots == 0 {
 		return
-	}
-	now := time.Now()
-	least := math.Inf(1)
-	for _, q := range s.queues {
-		if q.hungry && !(q.claiming && now.Sub(q.claimed) > laggard) {
-			least = min(least, q.pass)
-		}
-	}
-	var able []*served
-	weights := 0.0
-	for _, q := range s.queues {
-		if q.hungry && !q.claiming && q.pass <= least {
-			able = append(able, q)
-			weights += q.weight
-		}
-	}
-	slices.SortStableFunc(able, func(a, b *served) int { return cmp.Compare(b.weight, a.weight) })
-	free := float64(s.slots)
-	for _, q := range able {
-		n := min(s.slots, store.MaxBatch, int(math.Ceil(free*q.weight/weights)))
-		if n == 0 {
-			return
-		}
-		s.slots -= n
-		q.claiming, q.claimed = true, now
-		q.pass += float64(n) / q.weight // what does not come is given back
-		q.call++
-		probe := q.probe
-		q.probe = false
-		s.asides.Go(func() { s.events <- q.claim(ctx, q.call, n, probe) })
-	}
-}
-
-// listens starts a listen on each queue that has no work, while a slot is free:
-// a full worker leaves the bell to others.
-func (s *session) listens(ctx context.Context) {
-	if s.slots == 0 {
-		return
-	}
-	for _, q := range s.queues {
-		if !q.hungry && !q.listening {
-			q.listening = true
-			s.asides.Go(func() { s.events <- q.listen(ctx) })
-		}
-	}
-}
-
-// handle takes in an event.
-func (s *session) handle(ctx context.Context, e event) {
-	q := e.q
-	if e.slots > 0 {
-		q.claiming, q.hungry = false, e.more
-		q.pass -= float64(e.slots-e.jobs) / q.weight
-		q.due = e.due
-		s.slots += e.slots - e.jobs
-		return
-	}
-	q.listening = false
-	q.probe = q.probe || e.failed
-	if !e.more {
-		return
-	}
-	s.feed(q)
-	if e.rang && s.slots == 0 {
-		// The slots filled up while we listened: somebody else may have one.
-		s.asides.Go(func() { _ = q.store.Ring(context.WithoutCancel(ctx)) })
-	}
-}
-
-// listen blocks until the queue's bell rings. After an error it says that there
-// may be work, since a bell may have been taken by the answer that was lost.
-func (q *served) listen(ctx context.Context) event {
-	if !q.s.canBlock {
-		return event{q: q, more: sleep(ctx, pollEvery)}
 	}
 	try, cancel := context.WithTimeout(ctx, listenFor+time.Second)
 	defer cancel()
 	rang, err := q.bell.Listen(try, listenFor)
-	if err != nil {
+	switch {
+	case err != nil:
 		sleep(ctx, 100*time.Millisecond)
+		s.schedule.mu.Lock()
+		q.share.probe = true
+		s.schedule.feedLocked(&q.share)
+		s.schedule.mu.Unlock()
+	case rang:
+		s.schedule.feed(&q.share)
+		if s.schedule.available() == 0 {
+			// The slots filled up while we listened: somebody else may have one.
+			_ = q.store.Ring(context.WithoutCancel(ctx))
+		}
 	}
-	return event{q: q, more: rang || err != nil, rang: rang, failed: err != nil}
 }
 
-// claim gets up to n jobs and hands them to the runners. It tries until Redis
-// answers, with the same call number, so that a lost answer strands nothing
-// (I7), or until the session stops.
-func (q *served) claim(ctx context.Context, call int64, n int, probe bool) event {
-	e := event{q: q, slots: n}
+// claim claims what dispatch was granted. It tries until Redis answers, with the
+// same call number, so that a lost answer strands nothing (I7), or until the
+// session stops.
+func (q *served) claim(ctx context.Context, g grant) {
+	s := q.s
+	q.calls[0]++
+	call := store.ClaimCall{Worker: s.id, Call: q.calls[0], N: g.n, Probe: g.probe}
+	var y yield
 	retry := newReconnect()
 	for ctx.Err() == nil {
 		// Not ctx: a claim that Redis has performed is better answered than given up.
 		try, cancel := context.WithTimeout(context.Background(), sendTimeout)
-		c, err := q.store.Claim(try, q.s.id, call, n, probe)
+		c, err := q.store.Claim(try, call)
 		cancel()
-		switch {
-		case err != nil:
-			q.keeper.lost(err)
-			probe = true
-			if store.Refused(err) && !store.Demoted(err) {
-				// Nothing was claimed: others may use the slots until the next try.
-				e.due = time.Now().Add(q.reclaim.NextBackOff())
-				return e
-			}
-		case c.State == store.ClaimLapsed:
-			q.keeper.kick()
-		case c.State == store.ClaimOK:
+		if err == nil {
 			q.reclaim.Reset()
-			e.jobs = q.start(ctx, c)
-			e.more = e.jobs == n
-			if !c.NextDue.IsZero() {
-				e.due = time.Now().Add(c.NextDue.Sub(c.Now))
-			}
-			return e
-		default: // paused: the bell rings at its end; stale cannot happen to the last call
-			return e
+			y = q.take(ctx, c, g.n)
+			break
+		}
+		q.keeper.lost(err)
+		call.Probe = true
+		if store.Refused(err) && !store.Demoted(err) {
+			// Nothing was claimed: others may use the slots until the next try.
+			y.due = time.Now().Add(q.reclaim.NextBackOff())
+			break
 		}
 		sleep(ctx, retry.NextBackOff())
 	}
-	return e
+	s.schedule.mu.Lock()
+	q.share.claiming = false
+	s.schedule.mu.Unlock()
+	s.schedule.claimed(&q.share, g.n, y)
+	s.wake()
+}
+
+// take starts what a claim for n jobs returned.
+func (q *served) take(ctx context.Context, c store.Claimed, n int) (y yield) {
+	switch c.State {
+	case store.ClaimOK:
+		y.jobs = q.start(ctx, c)
+		y.more = y.jobs == n
+		if !c.NextDue.IsZero() {
+			y.due = time.Now().Add(c.NextDue.Sub(c.Now))
+		}
+	case store.ClaimLapsed:
+		q.keeper.kick()
+		y.due = time.Now().Add(q.reclaim.NextBackOff())
+	default: // paused: the bell rings at its end; stale cannot happen to the last call
+	}
+	return y
 }

@@ -138,7 +138,7 @@ func (k *keeper) beat(ctx context.Context) error {
 		q.hint.Store(true)
 		q.s.wake()
 	}
-	if (!b.Held || b.Owned != len(mine) || len(k.strange) > 0) && len(mine)+b.Owned > 0 {
+	if len(mine)+b.Owned > 0 && (!b.Held || b.Owned != len(mine) || len(k.strange) > 0) {
 		return k.reconcile(ctx, mine)
 	}
 	return nil
@@ -152,8 +152,7 @@ func (q *served) snapshot() map[string]*attempt {
 }
 
 // reconcile compares what the session owned before the beat with what Redis says
-// now. A job that Redis gave to another is cancelled; its end will not be
-// written. A job that only Redis knows of, twice in a row, is put back: the
+// now. If Redis gave a job to another, the queue's jobs are cancelled. A job that only Redis knows of, twice in a row, is put back: the
 // answer to its claim was lost (I7).
 func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error {
 	q := k.q
@@ -167,7 +166,8 @@ func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error 
 	now := q.snapshot()
 	for id, a := range mine {
 		if theirs[id] != a.job.Token && now[id] == a {
-			q.loseLease(a)
+			q.loseLease() // of all: what is still ours is run again, what is not is refused
+			break
 		}
 	}
 	strange := make(map[string]string)
@@ -200,24 +200,12 @@ func (k *keeper) settler(worker string, reap bool) store.Settler {
 	return store.Settler{Worker: worker, Call: k.q.s.id + "/" + strconv.Itoa(k.reaps), Reap: reap}
 }
 
-// loseLease cancels a running job that another worker owns.
-func (q *served) loseLease(a *attempt) {
-	a.lost.Store(true)
-	if a.cancel != nil {
-		a.cancel(ErrLeaseLost)
-	}
-}
-
 // outOfTouch cancels everything once the lease must have lapsed: others may take
-// the jobs over from now on. Whether they did, the token says when a job ends.
+// the jobs over from now on.
 func (k *keeper) outOfTouch() {
-	if time.Now().Before(k.held) {
-		return
-	}
-	for _, a := range k.q.snapshot() {
-		if a.cancel != nil {
-			a.cancel(ErrLeaseLost)
-		}
+	if !k.held.IsZero() && time.Now().After(k.held) {
+		k.held = time.Time{} // once
+		k.q.loseLease()
 	}
 }
 
@@ -272,11 +260,13 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		crashes[i] = a.ledger.Crashes
 		switch {
 		case err != nil:
-			dead = append(dead, a.bury(ReasonMalformed, err).burial)
+			a.bury(ReasonMalformed, err)
+			dead = append(dead, a.burial)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
-			dead = append(dead, a.bury(ReasonCrashLoop, fmt.Errorf(
-				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker)).burial)
+			a.bury(ReasonCrashLoop, fmt.Errorf(
+				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
+			dead = append(dead, a.burial)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
 		}

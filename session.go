@@ -17,12 +17,13 @@ import (
 
 // A session is one Run of a worker. Its goroutines, and what ends them:
 //
-//   - dispatch and drain: Run's own goroutine; owns the free slots and decides who
-//     claims and who listens (dispatch.go)
-//   - one short-lived goroutine per claim and per listen, at most one of each per
-//     queue (dispatch.go)
+//   - dispatch and drain: Run's own goroutine; wakes queues up and starts claims
+//     and listens (dispatch.go)
+//   - one short-lived goroutine per such claim and per listen, at most one of each
+//     per queue (dispatch.go)
 //   - runners: run handlers; at most Concurrency; end when work closes (attempt.go)
-//   - a settler per queue: ends when told, once nothing is left (settler.go)
+//   - two couriers per queue: settle and claim; end when told, once nothing is left
+//     (courier.go)
 //   - a keeper per queue: leases, reaping; ends last (keeper.go)
 type session struct {
 	*Worker
@@ -33,7 +34,10 @@ type session struct {
 	ops, bells redis.UniversalClient // settles, claims and beats; blocking listens
 	canBlock   bool
 	queues     []*served
+	schedule   schedule
 
+	// running is Run's context: once it is done nothing more is started.
+	running context.Context
 	// jobs is the parent of every handler's context.
 	jobs       context.Context
 	cancelJobs context.CancelCauseFunc
@@ -43,82 +47,76 @@ type session struct {
 	busy    atomic.Int64 // attempts handed to runners whose handler has not returned
 
 	launchMu sync.Mutex
-	spawned  int64          // runners started
-	closed   bool           // work is closed
-	asides   sync.WaitGroup // claims and listens
+	spawned  int64 // runners started
+	closed   bool  // work is closed
 
-	// freed counts slots given back since dispatch last looked; wakeup tells it to.
-	freed  atomic.Int64
-	wakeup chan struct{}
-	// slots is how many are free: not claimed for, not running, not settling.
-	// It belongs to Run's goroutine.
-	slots  int
-	events chan event // room for a claim and a listen of each queue
+	asides sync.WaitGroup // claims and listens
+	wakeup chan struct{}  // makes dispatch look again
 
-	// keep ends the keepers; settle ends the tries of the settlers.
+	// keep ends the keepers; settle ends the tries of the couriers.
 	keep       context.Context
 	stopKeep   context.CancelFunc
 	settle     context.Context
 	stopSettle context.CancelFunc
 	keepers    sync.WaitGroup
-	settlers   sync.WaitGroup
+	couriers   sync.WaitGroup
 }
 
 // served is one queue that a session serves.
 type served struct {
-	s      *session
-	name   string
-	weight float64
-	store  *store.Queue // through session.ops
-	bell   *store.Queue // through session.bells
+	s     *session
+	name  string
+	store *store.Queue // through session.ops
+	bell  *store.Queue // through session.bells
 
-	settler settler
-	keeper  keeper
+	share  share // its part in session.schedule, which guards it
+	outbox outbox
+	keeper keeper
 
 	// hint is set by whoever learns that the queue may have work.
-	hint atomic.Bool
+	hint      atomic.Bool
+	listening atomic.Bool
+	reclaim   *backoff.ExponentialBackOff // paces claims that are refused; safe: dispatch has one claim in flight
+	// calls numbers the claims of each lane; a lane has one in flight.
+	calls [store.Lanes]int64
 
-	// owned is what this session runs or settles, by job id.
-	mu    sync.Mutex
-	owned map[string]*attempt
-
-	// The rest belongs to dispatch.
-	hungry, claiming, listening bool
-	probe                       bool                        // the next claim must find the master
-	reclaim                     *backoff.ExponentialBackOff // paces claims that are refused
-	claimed                     time.Time                   // when the claim in flight began
-	pass                        float64                     // jobs claimed per unit of weight
-	due                         time.Time                   // when the next delayed job is due, on our clock
-	call                        int64                       // number of the last claim; one goroutine at a time
+	// owned is what this session runs or settles, by job id. lease is the context
+	// of the jobs claimed since the last time the lease was lost.
+	mu     sync.Mutex
+	owned  map[string]*attempt
+	lease  context.Context
+	cancel context.CancelCauseFunc
 }
 
-// newSession makes the session's clients. handlers' contexts carry the values of
-// ctx and not its end.
+// newSession makes the session's clients. The contexts of handlers carry the values
+// of ctx and not its end.
 func newSession(ctx context.Context, w *Worker) *session {
-	s := &session{Worker: w, id: newIdentity(w.opts.Name), trace: w.opts.Trace}
+	s := &session{Worker: w, id: newIdentity(w.opts.Name), trace: w.opts.Trace, running: ctx}
 	s.log = w.opts.Logger.With("worker", s.id)
 	n := len(w.opts.Queues)
 	// Claims, settles and beats of all queues may be in flight at once; listens
 	// have connections of their own, so that they starve nobody.
-	s.ops, _ = derive(w.rdb, 4*n+2)
+	s.ops, _ = derive(w.rdb, (store.Lanes+2)*n+2)
 	s.bells, s.canBlock = derive(w.rdb, n+1)
 	s.jobs, s.cancelJobs = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.keep, s.stopKeep = context.WithCancel(context.Background())
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
 	s.work = make(chan *attempt, w.opts.Concurrency)
 	s.wakeup = make(chan struct{}, 1)
-	s.slots = w.opts.Concurrency
-	s.events = make(chan event, 2*n)
-	for _, q := range w.opts.Queues {
-		sq := &served{
-			s: s, name: q.Name, weight: float64(q.Weight),
-			store: store.Open(s.ops, w.opts.Prefix, q.Name),
-			bell:  store.Open(s.bells, w.opts.Prefix, q.Name),
-			owned: make(map[string]*attempt), hungry: true, reclaim: newReconnect(),
+	s.schedule.slots = w.opts.Concurrency
+	for _, o := range w.opts.Queues {
+		q := &served{
+			s: s, name: o.Name,
+			store: store.Open(s.ops, w.opts.Prefix, o.Name),
+			bell:  store.Open(s.bells, w.opts.Prefix, o.Name),
+			share: share{weight: float64(o.Weight), hungry: true},
+			owned: make(map[string]*attempt), reclaim: newReconnect(),
 		}
-		sq.settler.init(sq)
-		sq.keeper.init(sq)
-		s.queues = append(s.queues, sq)
+		q.outbox.filled.L = &q.outbox.mu
+		q.lease, q.cancel = context.WithCancelCause(s.jobs)
+		q.keeper.init(q)
+		s.queues = append(s.queues, q)
+		s.schedule.shares = append(s.schedule.shares, &q.share)
 	}
 	return s
 }
@@ -152,15 +150,12 @@ func (s *session) register(ctx context.Context) error {
 // start starts the goroutines that live as long as the session.
 func (s *session) start() {
 	for _, q := range s.queues {
-		s.settlers.Go(q.settler.loop)
+		for lane := range couriers {
+			c := &courier{q: q, lane: lane + 1}
+			s.couriers.Go(c.loop)
+		}
 		s.keepers.Go(q.keeper.loop)
 	}
-}
-
-// free gives slots back.
-func (s *session) free(n int) {
-	s.freed.Add(int64(n))
-	s.wake()
 }
 
 // wake makes dispatch look again.
@@ -171,20 +166,23 @@ func (s *session) wake() {
 	}
 }
 
-// own takes jobs into the session's books.
-func (q *served) own(as []*attempt) {
+// own takes jobs into the session's books, and returns the context they run under.
+func (q *served) own(as []*attempt) context.Context {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, a := range as {
 		q.owned[a.job.ID] = a
 	}
+	return q.lease
 }
 
-// disown strikes a job off, unless the id has been claimed anew.
-func (q *served) disown(a *attempt) {
-	if q.owned[a.job.ID] == a {
-		delete(q.owned, a.job.ID)
-	}
+// loseLease cancels every running job of the queue: another worker may own it. Who
+// does, the token says when the job ends.
+func (q *served) loseLease() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.cancel(ErrLeaseLost)
+	q.lease, q.cancel = context.WithCancelCause(q.s.jobs)
 }
 
 // ErrHandlersStuck: handlers ignored the cancellation of their context, and Run
@@ -207,13 +205,13 @@ func (s *session) drain() error {
 	s.closed = true
 	close(s.work)
 	s.launchMu.Unlock()
-	if s.slots < s.opts.Concurrency {
+	if s.schedule.available() < s.opts.Concurrency {
 		s.stopSettle() // out of time: what is not settled is put back below
 	}
 	for _, q := range s.queues {
-		q.settler.stop()
+		q.outbox.stop()
 	}
-	s.settlers.Wait()
+	s.couriers.Wait()
 	s.stopKeep()
 	s.keepers.Wait()
 

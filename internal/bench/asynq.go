@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -99,6 +100,12 @@ func (s *asynqSide) start(o workOptions) func() {
 			if n, _ := asynq.GetRetryCount(ctx); n == 0 {
 				o.failing()
 				return errFirst
+			}
+		}
+		if o.decode {
+			var a args
+			if err := json.Unmarshal(t.Payload(), &a); err != nil {
+				return err
 			}
 		}
 		if p := t.Payload(); len(p) > frame {

@@ -52,7 +52,7 @@ func (b *bare) drain(n, slots int) float64 {
 				return
 			}
 			call++
-			c, err := b.q.Claim(ctx, worker, call, k, false)
+			c, err := b.q.Claim(ctx, store.ClaimCall{Worker: worker, Call: call, N: k})
 			if err != nil || len(c.Jobs) == 0 {
 				failed.Store(new(fmt.Errorf("bare claim: %d of %d jobs: %w", got, n, err)))
 				return

@@ -43,13 +43,14 @@ func run() (err error) {
 	csvFile := flag.String("csv", "", "write every sample to this file")
 	svgFile := flag.String("svg", "", "draw the results into this file")
 	check := flag.Bool("check", false, "fail if a figure is worse than it must be")
+	length := flag.Duration("run", 1500*time.Millisecond, "how long one timed run should last")
 	profile := flag.String("profile", "", "write CPU profiles of redrive and INFO commandstats into this directory")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
 
-	b := &bench{target: 1500 * time.Millisecond, quick: *quick, profile: *profile, rates: make(map[string]float64)}
+	b := &bench{target: *length, quick: *quick, profile: *profile, rates: make(map[string]float64)}
 	if *quick {
 		b.target = 400 * time.Millisecond
 		*rounds = min(*rounds, 2)

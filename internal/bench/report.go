@@ -70,7 +70,7 @@ func quantity(v float64) string {
 	case v >= 0.095:
 		return strconv.FormatFloat(v, 'f', 2, 64)
 	}
-	return strconv.FormatFloat(v, 'f', 3, 64)
+	return strconv.FormatFloat(v, 'g', 2, 64)
 }
 
 func thousands(n int) string {

@@ -34,6 +34,8 @@ type workOptions struct {
 	failOnce bool
 	// eager polls every millisecond, for a side that polls.
 	eager bool
+	// decode makes a raw handler decode the payload, as a typed task always does.
+	decode bool
 	// job runs in the handler, except in an attempt that fails.
 	job func(data string)
 	// failing runs in an attempt that fails.

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -38,23 +40,56 @@ type ClaimedJob struct {
 	Ledger string
 }
 
-// Claim gives the worker up to n jobs. A worker makes one claim at a time on a
-// queue, each with a higher number than the last, and the same number when it
-// sends a claim again: then it gets the same jobs (I7). With probe it writes even
-// when there is nothing to claim, so that a server that may not be the master any
-// more refuses.
-func (q *Queue) Claim(ctx context.Context, worker string, call int64, n int, probe bool) (Claimed, error) {
-	sure := "0"
-	if probe {
-		sure = "1"
-	}
+// Lanes is how many calls a worker may have in flight on one queue. Each of them
+// claims and settles in a lane of its own; lane 0 is the keeper's, and that of
+// claims that settle nothing.
+const Lanes = 3
+
+// A ClaimCall asks for jobs. A lane has one claim in flight, each with a higher
+// number than the last, and the same number when the claim is sent again: then it
+// gets the same jobs (I7).
+type ClaimCall struct {
+	Worker string
+	Lane   int
+	Call   int64
+	// N is how many jobs at most, up to [MaxBatch].
+	N int
+	// Probe makes a server that is not the master any more refuse, instead of
+	// saying that there is nothing to claim.
+	Probe bool
+}
+
+// The numbers of keys and arguments of claim.lua.
+const (
+	claimKeys = 8
+	claimArgs = 5
+)
+
+func (q *Queue) claimKeys(worker string) []string {
 	k := &q.keys
-	res, err := q.run(ctx, claimScript,
-		[]string{k.Ready, k.Jobs, k.Ledger, k.Delayed, k.Worker(worker), k.Workers, k.Stats, k.Bell},
-		[]any{worker, call, min(n, MaxBatch), sure})
+	keys := make([]string, 0, claimKeys+8)
+	return append(keys, k.Ready, k.Jobs, k.Ledger, k.Delayed, k.Worker(worker), k.Workers, k.Stats, k.Bell)
+}
+
+func (c *ClaimCall) args(args []any) []any {
+	probe := "0"
+	if c.Probe {
+		probe = "1"
+	}
+	return append(args, c.Worker, c.Lane, c.Call, min(c.N, MaxBatch), probe)
+}
+
+// Claim gives the worker jobs.
+func (q *Queue) Claim(ctx context.Context, c ClaimCall) (Claimed, error) {
+	res, err := q.run(ctx, claimScript, q.claimKeys(c.Worker), c.args(make([]any, 0, claimArgs)))
 	if err != nil {
 		return Claimed{}, q.wrap("claim", err)
 	}
+	return q.claimed(res)
+}
+
+// claimed reads the reply of claim.lua.
+func (q *Queue) claimed(res any) (Claimed, error) {
 	reply, ok := res.([]any)
 	if !ok || len(reply) < 3 {
 		return Claimed{}, q.malformed("claim", res)
@@ -64,42 +99,56 @@ func (q *Queue) Claim(ctx context.Context, worker string, call int64, n int, pro
 	if c.State != ClaimOK {
 		return c, nil
 	}
-	if len(reply) != 7 {
+	if len(reply) != 9 {
 		return Claimed{}, q.malformed("claim", res)
 	}
-	token, _ := reply[3].(string)
-	if c.Jobs, ok = claimedJobs(reply[4], nil, reply[5], reply[6]); !ok {
-		return Claimed{}, q.malformed("claim", res)
+	var text [6]string
+	for i := range text {
+		text[i], _ = reply[3+i].(string)
 	}
-	for i := range c.Jobs {
-		c.Jobs[i].Token = token
+	if c.Jobs, ok = unpackJobs(text[0], text[1], text[2:4], text[4:6]); !ok {
+		return Claimed{}, q.malformed("claim", res)
 	}
 	return c, nil
 }
 
-// claimedJobs joins the parallel arrays of a reply. tokens may be nil, ledgers
-// may be empty; a nil element is an entry that does not exist.
-func claimedJobs(ids, tokens, envelopes, ledgers any) ([]ClaimedJob, bool) {
-	is, ok1 := ids.([]any)
-	es, ok2 := envelopes.([]any)
-	ls, ok3 := ledgers.([]any)
-	ts, _ := tokens.([]any)
-	if !ok1 || !ok2 || !ok3 || len(es) != len(is) || tokens != nil && len(ts) != len(is) {
-		return nil, false
+// unpackJobs takes the jobs of one claim apart; see pack.lua.
+func unpackJobs(token, ids string, envelopes, ledgers []string) ([]ClaimedJob, bool) {
+	if ids == "" {
+		return nil, true
 	}
-	jobs := make([]ClaimedJob, len(is))
-	for i := range is {
+	jobs := make([]ClaimedJob, strings.Count(ids, ",")+1)
+	for i := range jobs {
 		j := &jobs[i]
-		j.ID, _ = is[i].(string)
-		j.Envelope, _ = es[i].(string)
-		if i < len(ls) {
-			j.Ledger, _ = ls[i].(string)
+		j.Token = token
+		j.ID, ids, _ = strings.Cut(ids, ",")
+		var ok bool
+		if j.Envelope, ok = unpackOne(envelopes); !ok {
+			return nil, false
 		}
-		if ts != nil {
-			j.Token, _ = ts[i].(string)
+		if ledgers[0] == "" {
+			continue
+		}
+		if j.Ledger, ok = unpackOne(ledgers); !ok {
+			return nil, false
 		}
 	}
-	return jobs, true
+	return jobs, envelopes[1] == "" && ledgers[1] == ""
+}
+
+// unpackOne takes the first value off a packed pair of sizes and values.
+func unpackOne(packed []string) (value string, ok bool) {
+	size, rest, _ := strings.Cut(packed[0], ",")
+	packed[0] = rest
+	n, err := strconv.Atoi(size)
+	if err != nil || n > len(packed[1]) {
+		return "", false
+	}
+	if n < 0 { // there is none
+		return "", true
+	}
+	value, packed[1] = packed[1][:n], packed[1][n:]
+	return value, true
 }
 
 // msTime reads a time in ms; -1 is the zero time.

@@ -84,7 +84,7 @@ func (q *Queue) wrap(op string, err error) error {
 
 // malformed reports a reply that no script of ours gives.
 func (q *Queue) malformed(op string, reply any) error {
-	return fmt.Errorf("%s on queue %q: unexpected reply %T %.200v", op, q.name, reply, reply)
+	return fmt.Errorf("%s on queue %q: unexpected reply %.200s", op, q.name, fmt.Sprint(reply))
 }
 
 // Refused reports whether the error proves that nothing was done: the server

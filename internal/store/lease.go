@@ -70,9 +70,19 @@ func (q *Queue) Expired(ctx context.Context, worker string) ([]ClaimedJob, error
 	if !ok || len(reply) != 4 {
 		return nil, q.malformed("reap", res)
 	}
-	jobs, ok := claimedJobs(reply[0], reply[1], reply[2], reply[3])
-	if !ok {
-		return nil, q.malformed("reap", res)
+	var columns [4][]any // a nil element is an entry that does not exist
+	for i := range columns {
+		if columns[i], ok = reply[i].([]any); !ok || len(columns[i]) != len(columns[0]) {
+			return nil, q.malformed("reap", res)
+		}
+	}
+	jobs := make([]ClaimedJob, len(columns[0]))
+	for i := range jobs {
+		j := &jobs[i]
+		j.ID, _ = columns[0][i].(string)
+		j.Token, _ = columns[1][i].(string)
+		j.Envelope, _ = columns[2][i].(string)
+		j.Ledger, _ = columns[3][i].(string)
 	}
 	return jobs, nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // A Settler identifies one call that ends attempts. The same Call sent again
@@ -13,10 +11,23 @@ import (
 type Settler struct {
 	// Worker owns the jobs.
 	Worker string
+	// Lane has one call in flight; see [Lanes].
+	Lane int
 	// Call is unique among the calls on this worker's jobs.
 	Call string
 	// Reap ends the jobs only if the worker's lease has lapsed.
 	Reap bool
+	// Next, if not nil, claims jobs for the worker in the same step.
+	Next *ClaimCall
+}
+
+// Settled is the answer to a call that ends attempts.
+type Settled struct {
+	// Refused holds the indexes of jobs whose token was refused: nothing was written
+	// for them, another owns the job (I4).
+	Refused []int
+	// Claimed is the answer to [Settler.Next].
+	Claimed Claimed
 }
 
 // Owned names a job by the token of its claim.
@@ -51,94 +62,119 @@ type Burial struct {
 	Hook bool
 }
 
-// fence returns the arguments that fence.lua reads.
-func (s *Settler) fence(memo string, stride, jobs int) []any {
-	args := make([]any, 0, 5+stride*jobs+2)
+var memos = [Lanes]string{"#s0", "#s1", "#s2"}
+
+// fence returns the keys and arguments that fence.lua reads, after those of the
+// claim if there is one.
+func (q *Queue) fence(s *Settler, stride, jobs int) (keys []string, args []any) {
+	args = make([]any, 0, claimArgs+5+stride*jobs+2)
+	if s.Next != nil {
+		keys, args = q.claimKeys(s.Next.Worker), s.Next.args(args)
+	}
 	reap := ""
 	if s.Reap {
 		reap = s.Worker
 	}
-	return append(args, s.Call, reap, memo, stride, jobs)
+	return append(keys, q.keys.Worker(s.Worker), q.keys.Workers), append(args, s.Call, reap, memos[s.Lane], stride, jobs)
 }
 
-// Finish ends jobs that succeeded, or were discarded, at most [MaxBatch]. It
-// returns the indexes of those whose token was refused: nothing was written for
-// them, another owns the job (I4).
-func (q *Queue) Finish(ctx context.Context, s Settler, counter Counter, jobs []Done) (refused []int, err error) {
+// key returns the place of the key added last, as the settling script counts.
+func (s *Settler) key(keys []string) int {
+	if s.Next != nil {
+		return len(keys) - claimKeys
+	}
+	return len(keys)
+}
+
+// Finish ends jobs that succeeded, or were discarded, at most [MaxBatch].
+func (q *Queue) Finish(ctx context.Context, s Settler, counter Counter, jobs []Done) (Settled, error) {
 	k := &q.keys
-	keys := []string{k.Worker(s.Worker), k.Workers, k.Jobs, k.Ledger, k.Stats}
 	stride := 2
 	if slices.ContainsFunc(jobs, func(d Done) bool { return d.TTL > 0 }) {
 		stride = 5
 	}
-	args := s.fence("#finish", stride, len(jobs))
+	keys, args := q.fence(&s, stride, len(jobs))
+	keys = append(keys, k.Jobs, k.Ledger, k.Stats)
 	for i := range jobs {
 		j := &jobs[i]
-		args = append(args, j.ID, j.Token)
+		args = append(args, &j.ID, &j.Token) // pointers: an interface of a string allocates
 		switch {
 		case stride == 2:
 		case j.TTL > 0:
 			keys = append(keys, k.Result(j.ID))
-			args = append(args, len(keys), j.Result, ceilMillis(j.TTL))
+			args = append(args, s.key(keys), j.Result, ceilMillis(j.TTL))
 		default:
 			args = append(args, 0, "", 0)
 		}
 	}
-	return q.settle(ctx, "finish", finishScript, keys, append(args, string(counter), k.Channel))
+	return q.settle(ctx, "finish", finishScript, &s, keys, append(args, string(counter), k.Channel))
 }
 
-// Putback puts jobs back, at most [MaxBatch]; the answer is that of Finish.
-func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (refused []int, err error) {
+// Putback puts jobs back, at most [MaxBatch].
+func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (Settled, error) {
 	k := &q.keys
-	args := s.fence("#putback", 5, len(jobs))
+	keys, args := q.fence(&s, 5, len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
 		var delay any = "front"
 		if !j.Front {
 			delay = ceilMillis(j.Delay)
 		}
-		args = append(args, j.ID, j.Token, delay, j.Ledger, string(j.Counter))
+		args = append(args, &j.ID, &j.Token, delay, j.Ledger, string(j.Counter))
 	}
-	return q.settle(ctx, "put back", putbackScript,
-		[]string{k.Worker(s.Worker), k.Workers, k.Ready, k.Delayed, k.Ledger, k.Stats, k.Bell}, args)
+	return q.settle(ctx, "put back", putbackScript, &s,
+		append(keys, k.Ready, k.Delayed, k.Ledger, k.Stats, k.Bell), args)
 }
 
-// Bury turns jobs into dead letters, at most [MaxBatch]; the answer is that of
-// Finish.
-func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (refused []int, err error) {
+// Bury turns jobs into dead letters, at most [MaxBatch].
+func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (Settled, error) {
 	k := &q.keys
-	keys := []string{k.Worker(s.Worker), k.Workers, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats}
+	keys, args := q.fence(&s, 5, len(jobs))
+	keys = append(keys, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats)
 	tasks := make(map[string]int)
-	args := s.fence("#bury", 5, len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
 		key, ok := tasks[j.Task]
 		if !ok {
 			keys = append(keys, k.DeadTask(j.Task))
-			key = len(keys)
+			key = s.key(keys)
 			tasks[j.Task] = key
 		}
 		hook := ""
 		if j.Hook {
 			hook = "1"
 		}
-		args = append(args, j.ID, j.Token, key, j.Entry, hook)
+		args = append(args, &j.ID, &j.Token, key, j.Entry, hook)
 	}
-	return q.settle(ctx, "bury", buryScript, keys, append(args, k.Channel))
+	return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 }
 
-func (q *Queue) settle(ctx context.Context, op string, script *redis.Script, keys []string, args []any) ([]int, error) {
-	res, err := q.run(ctx, script, keys, args)
+func (q *Queue) settle(ctx context.Context, op string, script settleScript, s *Settler, keys []string, args []any) (Settled, error) {
+	lua := script.alone
+	if s.Next != nil {
+		lua = script.andClaim
+	}
+	res, err := q.run(ctx, lua, keys, args)
 	if err != nil {
-		return nil, q.wrap(op, err)
+		return Settled{}, q.wrap(op, err)
+	}
+	var settled Settled
+	if s.Next != nil {
+		both, ok := res.([]any)
+		if !ok || len(both) != 2 {
+			return Settled{}, q.malformed(op, res)
+		}
+		if settled.Claimed, err = q.claimed(both[1]); err != nil {
+			return Settled{}, err
+		}
+		res = both[0]
 	}
 	text, ok := res.(string)
-	if !ok {
-		return nil, q.malformed(op, res)
+	if ok {
+		settled.Refused, err = indexes(text, 0)
 	}
-	refused, err := indexes(text, 0)
-	if err != nil {
-		return nil, q.malformed(op, res)
+	if !ok || err != nil {
+		return Settled{}, q.malformed(op, res)
 	}
-	return refused, nil
+	return settled, nil
 }

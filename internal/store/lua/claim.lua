@@ -1,27 +1,30 @@
 -- Gives a worker up to n jobs, each fenced by the call's token.
 -- KEYS ready, jobs, ledger, delayed, w:<worker>, workers, stats, bell
--- ARGV worker, call number, n (at most 500), '1' to be refused by a replica in any case
--- Returns {state, now ms, next due ms or -1, token, ids, envelopes, ledgers};
+-- ARGV worker, lane, call number of the lane, n (at most 500), '1' to be refused by a
+--      replica in any case
+-- Returns {state, now ms, next due ms or -1, token, ids joined by commas, envelopes
+--      packed in two, ledgers packed in two or '' where there are none};
 --      state is 'ok', 'paused', 'lapsed' (the worker has no lease: beat first)
---      or 'stale' (a later call of this worker was here). A missing envelope is nil.
+--      or 'stale' (a later call of this lane was here).
 -- I4: tokens strictly increase. I6, I7: a call sent again gets the same jobs.
 -- I12: due by the clock of Redis. I14: reads all before the first write, which
 -- is an HDEL, so that a full Redis does not refuse the rest (it can drain).
-local call, n = tonumber(ARGV[2]), tonumber(ARGV[3])
-if ARGV[4] == '1' then redis.call('HDEL', KEYS[5], '#') end
+local memo, call, n = '#c' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if ARGV[5] == '1' then redis.call('HDEL', KEYS[5], '#') end
 local t = redis.call('TIME')
 local us, now = t[1] * 1000000 + t[2], t[1] * 1000 + math.floor(t[2] / 1000)
 local lease = redis.call('ZSCORE', KEYS[6], ARGV[1])
 if not lease or tonumber(lease) < now then return {'lapsed', now, -1} end
 
 local function reply(token, ids, nextdue)
-  if #ids == 0 then return {'ok', now, nextdue, token, ids, {}, {}} end
-  local ledgers = {}
-  if redis.call('EXISTS', KEYS[3]) == 1 then ledgers = redis.call('HMGET', KEYS[3], unpack(ids)) end
-  return {'ok', now, nextdue, token, ids, redis.call('HMGET', KEYS[2], unpack(ids)), ledgers}
+  if #ids == 0 then return {'ok', now, nextdue, token, '', '', '', '', ''} end
+  local lsizes, ledgers = '', ''
+  if redis.call('EXISTS', KEYS[3]) == 1 then lsizes, ledgers = pack(redis.call('HMGET', KEYS[3], unpack(ids)), #ids) end
+  local sizes, envelopes = pack(redis.call('HMGET', KEYS[2], unpack(ids)), #ids)
+  return {'ok', now, nextdue, token, table.concat(ids, ','), sizes, envelopes, lsizes, ledgers}
 end
 
-local last = redis.call('HGET', KEYS[5], '#claim')
+local last = redis.call('HGET', KEYS[5], memo)
 if last then
   local c, token = string.match(last, '^(%d+):(%d+)$')
   if tonumber(c) > call then return {'stale', now, -1} end
@@ -37,17 +40,14 @@ if st[1] then return {'paused', now, -1} end
 local due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
 local ids = redis.call('LRANGE', KEYS[1], 0, n - 1)
 local popped, wait = #ids, {}
-for i, id in ipairs(due) do
-  if #ids < n then ids[#ids + 1] = id else wait[#wait + 1] = id end
-end
+for _, id in ipairs(due) do if #ids < n then ids[#ids + 1] = id else wait[#wait + 1] = id end end
 local upcoming = redis.call('ZRANGE', KEYS[4], #due, #due, 'WITHSCORES')[2]
-local nextdue = upcoming and math.floor(tonumber(upcoming)) or -1
 local token = string.format('%.0f', math.max(us, tonumber(st[2] or '0') + 1))
-local answer = reply(token, ids, nextdue)
+local answer = reply(token, ids, upcoming and math.floor(tonumber(upcoming)) or -1)
 if #ids == 0 then return answer end
 
 redis.call('HDEL', KEYS[5], '#')
-local own = {'#claim', ARGV[2] .. ':' .. token}
+local own = {memo, ARGV[3] .. ':' .. token}
 for _, id in ipairs(ids) do own[#own + 1] = id; own[#own + 1] = token end
 redis.call('HSET', KEYS[5], unpack(own))
 redis.call('HSET', KEYS[7], 'token', token)

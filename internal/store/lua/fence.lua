@@ -1,7 +1,7 @@
 -- The fence: stands before finish.lua, putback.lua and bury.lua.
 -- KEYS w:<worker>, workers
--- ARGV call id, '' or the name of a worker whose lease must have lapsed, memo
---      field, arguments per job, number of jobs; then the jobs: id, token, …
+-- ARGV call id, '' or the name of a worker whose lease must have lapsed, memo field
+--      of the lane, arguments per job, number of jobs; then the jobs: id, token, …
 -- Returns, if nothing is to do, the comma-ended indexes of the refused jobs.
 --      Else `own` lists where in ARGV each job starts whose token is current.
 -- I4: a job whose token is not current is refused. I6: the worker's hash keeps
