@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -99,6 +100,8 @@ func (a *attempt) prepare(now time.Time) (ready bool) {
 func (a *attempt) decode(now time.Time) (err error) {
 	q, m := a.q, &a.msg
 	m.ID, m.Queue, m.Task = a.job.ID, q.name, unknownName
+	m.prefix = q.s.opts.Prefix
+	m.token, _ = strconv.ParseInt(a.job.Token, 10, 64)
 	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
 		return err
 	}
@@ -300,7 +303,7 @@ func (a *attempt) ended(action Action, err error) {
 
 func (a *attempt) succeed(result []byte) {
 	a.ended(ActionDone, nil)
-	if a.route.resultTTL == 0 {
+	if a.route.resultTTL == 0 || a.msg.noResult {
 		return
 	}
 	if limit := a.q.s.opts.MaxResult; len(result) > limit {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -155,6 +156,10 @@ func (o *EnqueueOptions) validate(jobs int) error {
 	}
 	if len(o.IdempotencyKey) > MaxIdempotencyKey {
 		add("EnqueueOptions.IdempotencyKey has %d bytes: use at most %d", len(o.IdempotencyKey), MaxIdempotencyKey)
+	}
+	if !utf8.ValidString(o.IdempotencyKey) {
+		// JSON would make one key of several.
+		add("EnqueueOptions.IdempotencyKey %.80q is not valid UTF-8: encode it as text", o.IdempotencyKey)
 	}
 	if o.IdempotencyKey != "" && jobs > 1 {
 		add("EnqueueOptions.IdempotencyKey is one effect's, and %d jobs are enqueued: enqueue them singly", jobs)

@@ -71,6 +71,9 @@ type Message struct {
 	Errors []ErrorRecord
 
 	ruleRetries map[int]int // retries counted by each RetryRule, by its index
+	prefix      string      // of the worker
+	token       int64       // of the claim of this attempt: a later attempt has a higher one
+	noResult    bool        // set by Idempotent: the success has a result that is not known
 }
 
 // ErrorRecord is one failed attempt in a job's history.

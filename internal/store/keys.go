@@ -78,3 +78,11 @@ func newLockKeys(prefix, name string) lockKeys {
 	base := prefix + ":lock:{" + name + "}:"
 	return lockKeys{holders: base + "holders", details: base + "details", fence: base + "fence"}
 }
+
+// idempotencyKey names the record of one effect, in a slot of its own. A key is
+// any text, so its digest stands for it; a digest has a fixed length and a task's
+// name has no braces, so no two effects share a record.
+func idempotencyKey(prefix, task, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return prefix + ":idem:{" + task + ":" + hex.EncodeToString(sum[:]) + "}"
+}
