@@ -170,10 +170,14 @@ func (l *Locker) tryAcquire(ctx context.Context, key, owner, label string) (*Loc
 // waiters are served in no particular order.
 func (l *Locker) Acquire(ctx context.Context, key string) (*Lock, error) {
 	owner, wait := uuid.NewString(), 10*time.Millisecond
+	var held *AlreadyRunningError // what the last look saw
 	for {
 		lock, err := l.tryAcquire(ctx, key, owner, l.opts.Holder)
-		var held *AlreadyRunningError
-		if !errors.As(err, &held) {
+		switch {
+		case err != nil && errors.As(err, &held):
+		case err != nil && held != nil && ctx.Err() != nil:
+			return nil, fmt.Errorf("redrive: %w: %w", context.Cause(ctx), held)
+		default:
 			return lock, err
 		}
 		pause := wait/2 + rand.N(wait)
