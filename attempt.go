@@ -347,13 +347,18 @@ func (a *attempt) release(counter store.Counter, err error) settlement {
 	return st
 }
 
-// bury makes the job a dead letter.
+// bury makes the job a dead letter, by the rules of its task.
 func (a *attempt) bury(reason Reason, err error) settlement {
 	now := time.Now()
 	a.record(now, err, 0)
 	st := settlement{a: a, end: a.end(ActionDead, err)}
 	st.end.Reason = reason
-	st.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
+	rules := a.q.s.mux.table.deadLetter(a.msg.Task)
+	letter := a.letter(now, reason, err)
+	rules.redact(letter)
+	st.burial = store.Burial{
+		Owned: a.owned(), Task: a.msg.Task, Reason: string(reason), Entry: letter.Append(nil), Hook: rules.OnDead != nil,
+	}
 	return st
 }
 

@@ -23,6 +23,8 @@ import (
 //     queue (dispatch.go)
 //   - runners: run handlers; at most Concurrency; end when work closes (attempt.go)
 //   - a settler per queue: ends when told, once nothing is left (settler.go)
+//   - an undertaker per queue: hooks and retention of dead letters; ends once the
+//     settlers have, and what it leaves undone is owed in Redis (undertaker.go)
 //   - a keeper per queue: leases, reaping; ends last (keeper.go)
 type session struct {
 	*Worker
@@ -62,6 +64,13 @@ type session struct {
 	stopSettle context.CancelFunc
 	keepers    sync.WaitGroup
 	settlers   sync.WaitGroup
+
+	// quit, closed, tells the undertakers that no more jobs die; after ends their
+	// calls. Its values are those of Run's context.
+	quit        chan struct{}
+	after       context.Context
+	stopAfter   context.CancelFunc
+	undertakers sync.WaitGroup
 }
 
 // served is one queue that a session serves.
@@ -72,8 +81,9 @@ type served struct {
 	store  *store.Queue // through session.ops
 	bell   *store.Queue // through session.bells
 
-	settler settler
-	keeper  keeper
+	settler    settler
+	keeper     keeper
+	undertaker undertaker
 
 	// hint is set by whoever learns that the queue may have work.
 	hint atomic.Bool
@@ -98,13 +108,15 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s := &session{Worker: w, id: newIdentity(w.opts.Name), trace: w.opts.Trace}
 	s.log = w.opts.Logger.With("worker", s.id)
 	n := len(w.opts.Queues)
-	// Claims, settles and beats of all queues may be in flight at once; listens
+	// Claims, settles, beats and what undertakers send may be in flight at once; listens
 	// have connections of their own, so that they starve nobody.
-	s.ops, _ = derive(w.rdb, 4*n+2)
+	s.ops, _ = derive(w.rdb, 7*n+2)
 	s.bells, s.canBlock = derive(w.rdb, n+1)
 	s.jobs, s.cancelJobs = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.keep, s.stopKeep = context.WithCancel(context.Background())
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
+	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
+	s.quit = make(chan struct{})
 	s.work = make(chan *attempt, w.opts.Concurrency)
 	s.wakeup = make(chan struct{}, 1)
 	s.slots = w.opts.Concurrency
@@ -118,6 +130,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 		}
 		sq.settler.init(sq)
 		sq.keeper.init(sq)
+		sq.undertaker.init(sq)
 		s.queues = append(s.queues, sq)
 	}
 	return s
@@ -128,6 +141,7 @@ func (s *session) close() {
 	s.cancelJobs(ErrShutdown)
 	s.stopKeep()
 	s.stopSettle()
+	s.stopAfter()
 	if s.canBlock {
 		_ = s.bells.Close()
 	}
@@ -154,6 +168,7 @@ func (s *session) start() {
 	for _, q := range s.queues {
 		s.settlers.Go(q.settler.loop)
 		s.keepers.Go(q.keeper.loop)
+		q.undertaker.start()
 	}
 }
 
@@ -214,6 +229,7 @@ func (s *session) drain() error {
 		q.settler.stop()
 	}
 	s.settlers.Wait()
+	s.endLetters(deadline)
 	s.stopKeep()
 	s.keepers.Wait()
 
@@ -234,4 +250,22 @@ func (s *session) drain() error {
 		s.runners.Wait()
 	}
 	return errors.Join(errs...)
+}
+
+// endLetters lets the undertakers finish: hooks of the last burials are called, for
+// a second at most. A call that ignores its context is left behind at the deadline.
+func (s *session) endLetters(deadline time.Time) {
+	close(s.quit)
+	stop := time.AfterFunc(min(time.Second, time.Until(deadline)), s.stopAfter)
+	defer stop.Stop()
+	done := make(chan struct{})
+	go func() {
+		s.undertakers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(max(time.Until(deadline), 100*time.Millisecond)):
+		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+	}
 }

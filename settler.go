@@ -192,6 +192,7 @@ func (q *served) report(st *settlement) {
 	}
 	switch {
 	case e.Action == ActionDead:
+		q.undertaker.buried(m.Task)
 		q.s.log.Error("redrive: job is a dead letter", "queue", q.name, "task", m.Task, "id", m.ID,
 			"reason", e.Reason, "retries", m.Retries, "error", errorText(e.Err))
 	case e.Action == ActionDiscard:

@@ -45,8 +45,10 @@ type Putback struct {
 // Burial is a job that becomes a dead letter.
 type Burial struct {
 	Owned
-	Task  string
-	Entry []byte
+	Task string
+	// Reason is one of [Reasons].
+	Reason string
+	Entry  []byte
 	// Hook keeps the letter's id for the hook that must hear of it.
 	Hook bool
 }
@@ -107,22 +109,24 @@ func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (refused
 // Finish.
 func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (refused []int, err error) {
 	k := &q.keys
-	keys := []string{k.Worker(s.Worker), k.Workers, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats}
-	tasks := make(map[string]int)
-	args := s.fence("#bury", 5, len(jobs))
+	keys := []string{k.Worker(s.Worker), k.Workers, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats, k.DeadTasks}
+	known := make(map[string]int) // where in keys
+	place := func(own ...string) int {
+		if _, ok := known[own[0]]; !ok {
+			known[own[0]] = len(keys) + 1
+			keys = append(keys, own...)
+		}
+		return known[own[0]]
+	}
+	args := s.fence("#bury", 7, len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
-		key, ok := tasks[j.Task]
-		if !ok {
-			keys = append(keys, k.DeadTask(j.Task))
-			key = len(keys)
-			tasks[j.Task] = key
-		}
 		hook := ""
 		if j.Hook {
 			hook = "1"
 		}
-		args = append(args, j.ID, j.Token, key, j.Entry, hook)
+		args = append(args, j.ID, j.Token, place(k.DeadTask(j.Task), k.TaskHooks(j.Task)), j.Task,
+			place(k.Why(indexedReason(j.Reason))), j.Entry, hook)
 	}
 	return q.settle(ctx, "bury", buryScript, keys, append(args, k.Channel))
 }
