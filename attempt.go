@@ -353,13 +353,18 @@ func (a *attempt) release(counter store.Counter, err error) {
 	}
 }
 
-// bury makes the job a dead letter.
+// bury makes the job a dead letter, by the rules of its task.
 func (a *attempt) bury(reason Reason, err error) {
 	now := time.Now()
 	a.record(now, err, 0)
 	a.ended(ActionDead, err)
 	a.end.Reason = reason
-	a.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
+	rules := a.q.s.mux.table.deadLetter(a.msg.Task)
+	letter := a.letter(now, reason, err)
+	rules.redact(letter)
+	a.burial = store.Burial{
+		Owned: a.owned(), Task: a.msg.Task, Reason: string(reason), Entry: letter.Append(nil), Hook: rules.OnDead != nil,
+	}
 }
 
 // record adds an error to the history.

@@ -225,6 +225,7 @@ func (q *served) report(a *attempt) {
 	}
 	switch e.Action {
 	case ActionDead:
+		q.undertaker.buried(m.Task)
 		q.s.log.Error("redrive: job is a dead letter", "queue", q.name, "task", m.Task, "id", m.ID,
 			"reason", e.Reason, "retries", m.Retries, "error", errorText(e.Err))
 	case ActionDiscard:

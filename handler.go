@@ -25,10 +25,14 @@ type Middleware func(Handler) Handler
 // Chain joins middleware into one: the first listed is the outermost.
 func Chain(mws ...Middleware) Middleware {
 	return func(h Handler) Handler {
+		dead := deadLetterOf(h)
 		for i := len(mws) - 1; i >= 0; i-- {
 			h = mws[i](h)
+			if dead == nil {
+				dead = deadLetterOf(h)
+			}
 		}
-		return h
+		return withDeadLetter(h, dead)
 	}
 }
 

@@ -290,6 +290,9 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
 			return 0, err
 		}
+		for i := range dead {
+			q.undertaker.buried(dead[i].Task)
+		}
 	}
 	q.s.log.Warn("redrive: took over the jobs of a worker whose lease lapsed",
 		"queue", q.name, "dead_worker", worker, "jobs", len(back), "dead_letters", len(dead))

@@ -34,6 +34,7 @@ type Keys struct {
 	Ready, Jobs, Ledger, Delayed string
 	Workers, Bell, Stats         string
 	Dead, Letters, Hooks         string
+	DeadTasks, Reviews           string
 	// Channel hears the ids of jobs whose end a receipt may wait for.
 	Channel string
 
@@ -47,6 +48,7 @@ func NewKeys(prefix, queue string) Keys {
 		Ready: base + "ready", Jobs: base + "jobs", Ledger: base + "ledger", Delayed: base + "delayed",
 		Workers: base + "workers", Bell: base + "bell", Stats: base + "stats",
 		Dead: base + "dead", Letters: base + "letters", Hooks: base + "hooks",
+		DeadTasks: base + "deadtasks", Reviews: base + "reviews",
 		Channel: base + "ended",
 		base:    base,
 	}
@@ -63,6 +65,16 @@ func (k *Keys) Result(id string) string { return k.base + "r:" + id }
 
 // DeadTask is the index of one task's dead letters, by time of death.
 func (k *Keys) DeadTask(task string) string { return k.base + "dead:" + task }
+
+// Why is the index of the dead letters of one reason, by time of death.
+func (k *Keys) Why(reason string) string { return k.base + "why:" + reason }
+
+// TaskHooks holds the dead letters of one task that a hook must hear of, by when
+// it is due.
+func (k *Keys) TaskHooks(task string) string { return k.base + "hooks:" + task }
+
+// Memo remembers the last call of one caller, and its answer.
+func (k *Keys) Memo(caller string) string { return k.base + "m:" + caller }
 
 // lockKeys names the keys of one lock.
 type lockKeys struct{ holders, details, fence string }
