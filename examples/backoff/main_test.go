@@ -10,7 +10,7 @@ import (
 func TestRetriesWhatTendsToPassAndNothingElse(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), &out))
-	require.Equal(t, `The policy's waits for job rates-1: 874ms 1.079s 3.313s 6.251s 13.41s
+	require.Equal(t, `The policy's waits for job rates-1: 575ms 1.778s 3.919s 4.43s 10.696s
 
 rates-1, attempt 1: retry
 rates-1, attempt 2: retry

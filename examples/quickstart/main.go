@@ -88,21 +88,28 @@ func run(ctx context.Context, out io.Writer) error {
 	done := make(chan error, 1)
 	go func() { done <- worker.Run(workerCtx) }()
 
-	err = produce(ctx, rdb, out)
+	results, err := produce(ctx, rdb)
 	stop() // let the worker finish what it has
-	return errors.Join(err, <-done)
+	if err := errors.Join(err, <-done); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	for _, result := range results {
+		fmt.Fprintln(out, result)
+	}
+	return nil
 }
 
 // produce is the producer's side: enqueue, and wait for the results.
-func produce(ctx context.Context, rdb redis.UniversalClient, out io.Writer) error {
+func produce(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 	client, err := redrive.NewClient(rdb, redrive.ClientOptions{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	users := []Args{{"ann"}, {"bob"}, {"nobody"}}
 	receipts, err := Welcome.EnqueueMany(ctx, client, users, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	results := make([]string, len(receipts))
 	for i, receipt := range receipts {
@@ -110,15 +117,11 @@ func produce(ctx context.Context, rdb redis.UniversalClient, out io.Writer) erro
 		if failed, ok := errors.AsType[*redrive.FailedError](err); ok {
 			result = fmt.Sprintf("dead letter: %s (%s)", failed.Message, failed.Reason)
 		} else if err != nil {
-			return err
+			return nil, err
 		}
-		results[i] = result
+		results[i] = fmt.Sprintf("%-8s %s", users[i].To, result)
 	}
-	fmt.Fprintln(out)
-	for i, result := range results {
-		fmt.Fprintf(out, "%-8s %s\n", users[i].To, result)
-	}
-	return nil
+	return results, nil
 }
 
 // tell prints how an attempt ended.
