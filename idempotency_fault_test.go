@@ -45,7 +45,7 @@ func tour(t *testing.T, b *redistest.Backend, hook scripted) {
 	faulty.AddHook(hook)
 	opts := redrive.IdempotencyOptions{Lease: redrive.MinLease, BusyDelay: 5 * time.Millisecond, Logger: quiet}
 	var runs atomic.Int64
-	began := make(chan int64, 8)
+	began := make(chan int64, 99)
 	var seen ends
 	mux := redrive.NewMux()
 	pay.Handle(mux, func(ctx context.Context, j *redrive.Job[string]) (string, error) {

@@ -125,7 +125,7 @@ func TestIdempotent_ABusyJobSnoozesAndReplays(t *testing.T) {
 	t.Parallel()
 	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
 		r := newRig(t, b)
-		began, finish := make(chan struct{}, 2), make(chan struct{})
+		began, finish := make(chan struct{}, 99), make(chan struct{})
 		r.start(r.payMux(brisk, func(context.Context, *redrive.Job[string]) (string, error) {
 			began <- struct{}{}
 			<-finish
@@ -149,7 +149,7 @@ func TestIdempotent_ABusyJobIsDiscardedOnDemand(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		r := newRig(t, b)
-		began, finish := make(chan struct{}, 2), make(chan struct{})
+		began, finish := make(chan struct{}, 99), make(chan struct{})
 		opts := brisk
 		opts.OnBusy = redrive.BusyDiscard
 		var seen ends
@@ -179,7 +179,7 @@ func TestIdempotent_AKeyThatBelongsToAnotherPayloadIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		r := newRig(t, b)
-		began, finish := make(chan string, 4), make(chan struct{})
+		began, finish := make(chan string, 99), make(chan struct{})
 		r.start(r.payMux(brisk, func(_ context.Context, j *redrive.Job[string]) (string, error) {
 			began <- j.Args
 			<-finish
@@ -236,6 +236,18 @@ func TestIdempotent_EveryFailureReleasesTheClaim(t *testing.T) {
 		runs := make(map[string]int)
 		got := make(map[string]redrive.Action)
 		mux := redrive.NewMux()
+		mux.Use(func(next redrive.Handler) redrive.Handler {
+			return redrive.HandlerFunc(func(ctx context.Context, m *redrive.Message) ([]byte, error) {
+				defer func() {
+					for _, key := range idemKeys(r) {
+						if rec := r.rdb.HGetAll(context.Background(), key).Val(); rec["state"] == "running" {
+							t.Errorf("%s: the claim is not released when the attempt ends: %v", m.IdempotencyKey, rec)
+						}
+					}
+				}()
+				return next.Process(ctx, m)
+			})
+		})
 		task.Handle(mux, func(ctx context.Context, j *redrive.Job[string]) (string, error) {
 			mu.Lock()
 			runs[j.Args]++
@@ -318,7 +330,7 @@ func TestIdempotent_TheLeaseIsKeptWhileTheHandlerRuns(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		r := newRig(t, b)
 		opts := redrive.IdempotencyOptions{Lease: redrive.MinLease, BusyDelay: 20 * time.Millisecond, TTL: time.Hour, Logger: quiet}
-		began := make(chan struct{}, 2)
+		began := make(chan struct{}, 99)
 		var lowest atomic.Int64
 		lowest.Store(int64(time.Hour))
 		r.start(r.payMux(opts, func(ctx context.Context, j *redrive.Job[string]) (string, error) {
