@@ -7,7 +7,7 @@
 -- Returns the comma-ended indexes of the jobs whose token was refused.
 -- I1, I5: a job leaves the worker's hash and becomes a dead letter in one step.
 local letters, indexes, tasks, hooked = {}, {}, {}, {}
-local score = string.format('%.0f', now)
+local score = string.format('%.0f', clock())
 local function index(key, member)
   indexes[key] = indexes[key] or {}
   table.insert(indexes[key], score)
