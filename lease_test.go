@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redrive-go/redrive"
+	"github.com/redrive-go/redrive/internal/faultnet"
 	"github.com/redrive-go/redrive/internal/redistest"
 )
 
@@ -55,17 +56,20 @@ func TestI3_AnOutageLongerThanTheLeaseCancelsAndPutsBackUncounted(t *testing.T) 
 }
 
 // TestI3_OutageGrace stops a server for longer than the lease while two workers run
-// jobs that pay no heed: neither takes the other's jobs when it is back.
+// jobs that pay no heed, and lets one of them back in later than the other: that one
+// must not take the jobs of the other.
 func TestI3_OutageGrace(t *testing.T) {
 	t.Parallel()
 	server := redistest.StartServer(t)
-	rdb := server.Client()
-	client, err := redrive.NewClient(rdb, redrive.ClientOptions{})
+	proxy := faultnet.New(t, server.Addr, 1)
+	slow := redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1})
+	defer slow.Close()
+	client, err := redrive.NewClient(server.Client(), redrive.ClientOptions{})
 	require.NoError(t, err)
 	task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
 	mux := redrive.NewMux()
 	began, finish := make(chan struct{}, 10), make(chan struct{})
-	var runs atomic.Int32
+	var runs, reaped atomic.Int32
 	task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[number]) error {
 		runs.Add(1)
 		began <- struct{}{}
@@ -74,8 +78,7 @@ func TestI3_OutageGrace(t *testing.T) {
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
-	var reaped atomic.Int32
-	for range 2 {
+	for _, rdb := range []redis.UniversalClient{server.Client(), slow} {
 		w, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{Lease: time.Second, Concurrency: 2, Logger: quiet, Trace: &redrive.WorkerTrace{
 			JobReaped: func(string, string, string, int) { reaped.Add(1) },
 		}})
@@ -87,9 +90,12 @@ func TestI3_OutageGrace(t *testing.T) {
 	for range 4 {
 		receive(t, began, "start")
 	}
+	proxy.Down()
 	server.Pause()
 	time.Sleep(2 * time.Second) // both leases lapse
 	server.Resume()
+	time.Sleep(400 * time.Millisecond) // the first worker is back
+	proxy.Up()
 	time.Sleep(1500 * time.Millisecond) // more than a lease: whoever would reap has
 	close(finish)
 	require.Eventually(t, func() bool {
