@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -33,14 +32,14 @@ type SingletonOptions struct {
 	// Key says what the job must be alone with: jobs with equal keys exclude each
 	// other. [Task.Key] makes one from the arguments. It may return any text but the
 	// empty one, which is a permanent failure. Defaults to one key for all jobs of
-	// the task.
+	// the Scope.
 	Key func(*Message) string
-	// Scope is what keys are apart by. Tasks that share a Scope share their keys.
-	// Defaults to the task's name.
+	// Scope is what keys are apart by, any text. Tasks that share a Scope share their
+	// locks. Defaults to the task's name.
 	Scope string
 	// OnConflict says what happens when the lock is held. Defaults to [Skip].
 	OnConflict Conflict
-	// Limit is how many jobs may run at once for a key. Defaults to 1.
+	// Limit is how many jobs may run at once for a key; at most 100. Defaults to 1.
 	Limit int
 	// TTL is how long the lock outlives a process that dies; it is renewed while the
 	// handler runs, however long that is. At least [MinLockTTL].
@@ -61,7 +60,7 @@ type SingletonOptions struct {
 //
 // Singleton panics on invalid options: they are constants of the program.
 func Singleton(rdb redis.UniversalClient, opts SingletonOptions) Middleware {
-	lo := LockerOptions{Prefix: opts.Prefix, TTL: opts.TTL, Limit: opts.Limit}.withDefaults()
+	lo := LockerOptions{Prefix: opts.Prefix, TTL: opts.TTL, Limit: opts.Limit, Logger: opts.Logger}.withDefaults()
 	err := lo.validate("SingletonOptions")
 	if rdb == nil {
 		err = errors.Join(errors.New("rdb is nil: pass a go-redis client"), err)
@@ -72,9 +71,6 @@ func Singleton(rdb redis.UniversalClient, opts SingletonOptions) Middleware {
 	if err != nil {
 		panic(fmt.Sprintf("redrive: Singleton: %v", err))
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
 	locker := &Locker{rdb: rdb, opts: lo}
 	return func(next Handler) Handler {
 		return &layer{kind: layerSingleton, Handler: HandlerFunc(func(ctx context.Context, m *Message) ([]byte, error) {
@@ -84,46 +80,32 @@ func Singleton(rdb redis.UniversalClient, opts SingletonOptions) Middleware {
 }
 
 func (o *SingletonOptions) run(ctx context.Context, locker *Locker, next Handler, m *Message) ([]byte, error) {
-	key, err := o.key(m)
-	if err != nil {
-		return nil, Permanent(err)
-	}
-	lock, err := locker.tryAcquire(ctx, key, uuid.NewString(), "job "+m.ID+" at "+locker.opts.Holder)
-	if errors.Is(err, ErrLockHeld) {
-		switch o.OnConflict {
-		case Skip:
-			return nil, Discard(err)
-		case Fail:
-			return nil, err
-		default:
-			return nil, Snooze(time.Duration(o.OnConflict))
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { // also after a panic and runtime.Goexit
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
-		defer cancel()
-		if err := lock.Release(detached); err != nil {
-			o.Logger.Warn("redrive: singleton lock", "task", m.Task, "id", m.ID, "error", err)
-		}
-	}()
-	return next.Process(lock.Context(), m)
-}
-
-// key joins scope and key without ambiguity: a scope has no slash in its length.
-func (o *SingletonOptions) key(m *Message) (string, error) {
 	scope := o.Scope
 	if scope == "" {
 		scope = m.Task
 	}
-	if o.Key == nil {
-		return scope, nil
+	key := scope
+	if o.Key != nil {
+		if key = o.Key(m); key == "" {
+			return nil, Permanent(fmt.Errorf("redrive: Singleton of task %s: SingletonOptions.Key returned an empty key: the arguments do not decode, or name nothing to be alone with", m.Task))
+		}
 	}
-	key := o.Key(m)
-	if key == "" {
-		return "", errors.New("redrive: Singleton: the Key function returned no key for this job")
+	lock, err := locker.claim(scope, key, "job "+m.ID+" at "+locker.opts.Holder).once(ctx, ctx)
+	switch {
+	case err == nil:
+	case !errors.Is(err, ErrLockHeld) || o.OnConflict == Fail:
+		return nil, err
+	case o.OnConflict == Skip:
+		return nil, Discard(err)
+	default:
+		return nil, Snooze(time.Duration(o.OnConflict))
 	}
-	return fmt.Sprintf("%d/%s/%s", len(scope), scope, key), nil
+	defer func() { // also after a panic and runtime.Goexit
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+		defer cancel()
+		if err := lock.Release(detached); err != nil && !errors.Is(err, ErrLockLost) { // its loss is in the log
+			locker.opts.Logger.Warn("redrive: lock is not released", "task", m.Task, "id", m.ID, "error", err)
+		}
+	}()
+	return next.Process(lock.Context(), m)
 }

@@ -3,6 +3,7 @@ package redrive_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -14,7 +15,7 @@ import (
 	"github.com/redrive-go/redrive/internal/redistest"
 )
 
-// sync is a job that must be alone with its resource.
+// syncArgs is a job that must be alone with its resource.
 type syncArgs struct {
 	Resource string
 	Behave   string
@@ -155,6 +156,87 @@ func TestSingletonLimitNeverLetsAFourthIn(t *testing.T) {
 	})
 }
 
+// TestSingletonLostMidRun takes the lock away from a running handler: its context
+// ends, and then what it returns is taken as it is.
+func TestSingletonLostMidRun(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
+		task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{ResultTTL: time.Minute, Retry: fast})
+		mux := redrive.NewMux()
+		attempts := make(chan redrive.Message, 10)
+		task.Handle(mux, redrive.NoResult(func(ctx context.Context, j *redrive.Job[syncArgs]) error {
+			attempts <- *j.Message
+			<-ctx.Done()
+			if !errors.Is(context.Cause(ctx), redrive.ErrLockLost) {
+				return redrive.Permanent(fmt.Errorf("the context ended for %w", context.Cause(ctx)))
+			}
+			if j.Retries == 0 {
+				return ctx.Err()
+			}
+			return nil
+		}), redrive.Singleton(r.rdb, redrive.SingletonOptions{Prefix: b.Prefix, TTL: time.Second, Logger: quiet}))
+		r.start(mux, redrive.WorkerOptions{})
+		receipt, err := task.Enqueue(r.ctx(), r.client, syncArgs{}, nil)
+		require.NoError(t, err)
+		for retries := range 2 {
+			require.Equal(t, retries, receive(t, attempts, "attempt").Retries, "an error under a lost lock is an ordinary one")
+			require.EqualValues(t, 1, r.rdb.Del(r.ctx(), r.b.Prefix+":lock:{sync/sync}:holders").Val())
+		}
+		_, err = receipt.Wait(r.ctx())
+		require.NoError(t, err, "success stands")
+	})
+}
+
+func TestSingletonReleasesAtShutdown(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
+		task := redrive.NewTask[syncArgs, redrive.None]("sync", redrive.TaskOptions{})
+		mux := redrive.NewMux()
+		began := make(chan struct{}, 1)
+		task.Handle(mux, redrive.NoResult(func(ctx context.Context, _ *redrive.Job[syncArgs]) error {
+			began <- struct{}{}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}), redrive.Singleton(r.rdb, redrive.SingletonOptions{Prefix: b.Prefix, Logger: quiet}))
+		w := r.start(mux, redrive.WorkerOptions{ShutdownTimeout: 500 * time.Millisecond})
+		_, err := task.Enqueue(r.ctx(), r.client, syncArgs{}, nil)
+		require.NoError(t, err)
+		receive(t, began, "start")
+		require.NoError(t, w.stop())
+		require.EqualValues(t, 1, r.stats("default").Interrupted)
+		lock, err := r.locker(redrive.LockerOptions{Scope: "sync"}).TryAcquire(r.ctx(), "sync")
+		require.NoError(t, err)
+		require.NoError(t, lock.Release(r.ctx()))
+	})
+}
+
+// TestSingletonScopes: tasks do not share locks unless they say so, and a locker of
+// the scope takes part.
+func TestSingletonScopes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, redistest.Embedded(t))
+	process := func(task string, o redrive.SingletonOptions) error {
+		o.Prefix, o.OnConflict = r.b.Prefix, redrive.Fail
+		o.Key = func(*redrive.Message) string { return "ann@example.com" }
+		mux := redrive.NewMux()
+		mux.Handle(task, redrive.Singleton(r.rdb, o)(redrive.HandlerFunc(
+			func(context.Context, *redrive.Message) ([]byte, error) { return nil, nil })))
+		_, err := mux.Process(r.ctx(), &redrive.Message{ID: "j", Task: task})
+		return err
+	}
+	lock, err := r.locker(redrive.LockerOptions{Scope: "a", Holder: "the operator"}).TryAcquire(r.ctx(), "ann@example.com")
+	require.NoError(t, err)
+	err = process("a", redrive.SingletonOptions{})
+	require.ErrorIs(t, err, redrive.ErrLockHeld)
+	require.ErrorContains(t, err, "the operator")
+	require.NoError(t, process("b", redrive.SingletonOptions{}))
+	require.ErrorIs(t, process("b", redrive.SingletonOptions{Scope: "a"}), redrive.ErrLockHeld)
+	require.NoError(t, lock.Release(r.ctx()))
+	require.NoError(t, process("a", redrive.SingletonOptions{}))
+}
+
 func TestSingletonWithoutAKeyIsAPermanentFailure(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, redistest.Embedded(t))
@@ -166,7 +248,7 @@ func TestSingletonWithoutAKeyIsAPermanentFailure(t *testing.T) {
 	receipt, err := task.Enqueue(r.ctx(), r.client, syncArgs{}, nil)
 	require.NoError(t, err)
 	_, err = receipt.Wait(r.ctx())
-	require.ErrorContains(t, err, "returned no key")
+	require.ErrorContains(t, err, "SingletonOptions.Key returned an empty key")
 }
 
 func TestAnOrderOfMiddlewareThatBreaksAGuaranteeIsRefused(t *testing.T) {

@@ -231,6 +231,7 @@ func (t *Task[A, R]) Handler(fn func(context.Context, *Job[A]) (R, error)) Handl
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeout)
 			defer cancel()
+			ctx = underLock(ctx)
 		}
 		result, err := fn(ctx, &job)
 		if err != nil {

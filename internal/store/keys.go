@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // DefaultPrefix starts every key unless the user names another.
@@ -79,15 +80,17 @@ func (k *Keys) Memo(caller string) string { return k.base + "m:" + caller }
 // lockKeys names the keys of one lock.
 type lockKeys struct{ holders, details, fence string }
 
-// newLockKeys gives a lock a slot of its own. Its name may be any text: one that is
-// no valid name is replaced by its digest, behind a sign that no valid name has, so
-// that no two locks share keys.
-func newLockKeys(prefix, name string) lockKeys {
-	if CheckName("", name) != nil {
-		sum := sha256.Sum256([]byte(name))
-		name = "~" + hex.EncodeToString(sum[:])
+// newLockKeys gives a lock a slot of its own. Scope and name may be any text, and no
+// two pairs share keys: both are escaped into the bytes of valid names and %XX, with
+// a slash between them; what is too long for a key is replaced by its digest, behind
+// a sign that nothing escaped has.
+func newLockKeys(prefix, scope, name string) lockKeys {
+	tag := escape(scope) + "/" + escape(name)
+	if len(tag) > 256 {
+		sum := sha256.Sum256([]byte(tag))
+		tag = "~" + hex.EncodeToString(sum[:])
 	}
-	base := prefix + ":lock:{" + name + "}:"
+	base := prefix + ":lock:{" + tag + "}:"
 	return lockKeys{holders: base + "holders", details: base + "details", fence: base + "fence"}
 }
 
@@ -98,3 +101,18 @@ func idempotencyKey(prefix, task, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return prefix + ":idem:{" + task + ":" + hex.EncodeToString(sum[:]) + "}"
 }
+
+// escape writes every byte that a valid name has not as %XX.
+func escape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; strings.IndexByte(nameBytes, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+const nameBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"

@@ -31,11 +31,14 @@ type Lock struct {
 	keys lockKeys
 }
 
-// OpenLock returns the lock of that name, which may be any text. The prefix is
-// valid by [CheckName].
-func OpenLock(rdb redis.UniversalClient, prefix, name string) *Lock {
-	return &Lock{rdb: rdb, name: name, keys: newLockKeys(prefix, name)}
+// OpenLock returns the lock of that scope and name, which may be any text. The
+// prefix is valid by [CheckName].
+func OpenLock(rdb redis.UniversalClient, prefix, scope, name string) *Lock {
+	return &Lock{rdb: rdb, name: name, keys: newLockKeys(prefix, scope, name)}
 }
+
+// ErrReleased: the owner has released the lock before.
+var ErrReleased = errors.New("the owner has released it already")
 
 // Held describes the holder of a lock that could not be had.
 type Held struct {
@@ -46,19 +49,23 @@ type Held struct {
 }
 
 // Acquire takes the lock for an owner, unless limit others hold it. The same owner
-// again gets the same token (I6). held is nil when the lock was acquired.
+// again gets the same token (I6), and [ErrReleased] once it has released. held is
+// nil when the lock was acquired.
 func (l *Lock) Acquire(ctx context.Context, owner, label string, ttl time.Duration, limit int) (token int64, held *Held, err error) {
 	res, err := run(ctx, l.rdb, lockAcquireScript, []string{l.keys.holders, l.keys.details, l.keys.fence},
 		[]any{owner, label, ttl.Milliseconds(), limit})
 	if err != nil {
 		return 0, nil, l.wrap("acquire", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) < 3 {
+	reply, _ := res.([]any)
+	if len(reply) == 1 && reply[0] == int64(-1) {
+		return 0, nil, l.wrap("acquire", ErrReleased)
+	}
+	if len(reply) < 3 {
 		return 0, nil, l.wrap("acquire", errUnexpected(res))
 	}
 	text, _ := reply[1].(string)
-	if got, _ := reply[0].(int64); got == 1 {
+	if reply[0] == int64(1) {
 		if token, err = strconv.ParseInt(text, 10, 64); err != nil {
 			return 0, nil, l.wrap("acquire", errUnexpected(res))
 		}
@@ -79,14 +86,15 @@ func (l *Lock) Renew(ctx context.Context, owner string, ttl time.Duration) (bool
 	return res == int64(1), l.wrap("renew", err)
 }
 
-// Release ends the owner's hold. It returns false when that had lapsed.
-func (l *Lock) Release(ctx context.Context, owner string) (bool, error) {
-	res, err := run(ctx, l.rdb, lockReleaseScript, []string{l.keys.holders, l.keys.details}, []any{owner})
+// Release ends the owner's hold. It returns false when that had lapsed. An
+// acquisition of the owner that arrives within a ttl has no effect.
+func (l *Lock) Release(ctx context.Context, owner string, ttl time.Duration) (bool, error) {
+	res, err := run(ctx, l.rdb, lockReleaseScript, []string{l.keys.holders, l.keys.details}, []any{owner, ttl.Milliseconds()})
 	return res == int64(1), l.wrap("release", err)
 }
 
 func errUnexpected(reply any) error {
-	return errors.New("unexpected reply " + fmt.Sprintf("%.200s", fmt.Sprint(reply)))
+	return fmt.Errorf("unexpected reply %T %.200s", reply, fmt.Sprint(reply))
 }
 
 func (l *Lock) wrap(op string, err error) error {
