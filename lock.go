@@ -158,6 +158,7 @@ func (l *Locker) Acquire(ctx context.Context, key string) (*Lock, error) {
 
 func (l *Locker) acquire(ctx, parent context.Context, key string) (*Lock, error) {
 	c, wait := l.claim(l.opts.Scope, key, l.opts.Holder), 10*time.Millisecond
+	var last error
 	for {
 		lock, err := c.take(ctx, parent)
 		if err == nil {
@@ -166,8 +167,12 @@ func (l *Locker) acquire(ctx, parent context.Context, key string) (*Lock, error)
 		held, conflict := errors.AsType[*AlreadyRunningError](err)
 		if !conflict {
 			c.abandon()
+			if last != nil && ctx.Err() != nil { // cut off while it asked again
+				err = fmt.Errorf("%w: %w", err, last)
+			}
 			return nil, err
 		}
+		last = err
 		pause := wait/2 + rand.N(wait)
 		if held.lapses > 0 {
 			pause = min(pause, held.lapses+time.Millisecond)
