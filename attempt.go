@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type attempt struct {
 
 	began bool        // the handler was called
 	stuck atomic.Bool // reported
+	over  atomic.Bool // in the outbox, or on its way: Redis may have ended it already
 
 	// How it ends; what is used besides end is up to end.Action.
 	end       JobEnd
@@ -98,6 +100,8 @@ func (a *attempt) prepare(now time.Time) (ready bool) {
 func (a *attempt) decode(now time.Time) (err error) {
 	q, m := a.q, &a.msg
 	m.ID, m.Queue, m.Task = a.job.ID, q.name, unknownName
+	m.prefix = q.s.opts.Prefix
+	m.token, _ = strconv.ParseInt(a.job.Token, 10, 64)
 	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
 		return err
 	}
@@ -299,7 +303,7 @@ func (a *attempt) ended(action Action, err error) {
 
 func (a *attempt) succeed(result []byte) {
 	a.ended(ActionDone, nil)
-	if a.route.resultTTL == 0 {
+	if a.route.resultTTL == 0 || a.msg.noResult {
 		return
 	}
 	if limit := a.q.s.opts.MaxResult; len(result) > limit {
@@ -349,13 +353,18 @@ func (a *attempt) release(counter store.Counter, err error) {
 	}
 }
 
-// bury makes the job a dead letter.
+// bury makes the job a dead letter, by the rules of its task.
 func (a *attempt) bury(reason Reason, err error) {
 	now := time.Now()
 	a.record(now, err, 0)
 	a.ended(ActionDead, err)
 	a.end.Reason = reason
-	a.burial = store.Burial{Owned: a.owned(), Task: a.msg.Task, Entry: a.letter(now, reason, err).Append(nil)}
+	rules := a.q.s.mux.table.deadLetter(a.msg.Task)
+	letter := a.letter(now, reason, err)
+	rules.redact(letter)
+	a.burial = store.Burial{
+		Owned: a.owned(), Task: a.msg.Task, Reason: string(reason), Entry: letter.Append(nil), Hook: rules.OnDead != nil,
+	}
 }
 
 // record adds an error to the history.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -156,6 +157,10 @@ func (o *EnqueueOptions) validate(jobs int) error {
 	if len(o.IdempotencyKey) > MaxIdempotencyKey {
 		add("EnqueueOptions.IdempotencyKey has %d bytes: use at most %d", len(o.IdempotencyKey), MaxIdempotencyKey)
 	}
+	if !utf8.ValidString(o.IdempotencyKey) {
+		// JSON would make one key of several.
+		add("EnqueueOptions.IdempotencyKey %.80q is not valid UTF-8: encode it as text", o.IdempotencyKey)
+	}
 	if o.IdempotencyKey != "" && jobs > 1 {
 		add("EnqueueOptions.IdempotencyKey is one effect's, and %d jobs are enqueued: enqueue them singly", jobs)
 	}
@@ -221,7 +226,11 @@ type QueueStats struct {
 	// Paused is true between [Client.Pause] and [Client.Resume].
 	Paused bool
 	// The rest counts what happened since the queue was first used.
-	Enqueued, Succeeded, Discarded, Retried, Snoozed, Crashed, Interrupted, Released, Died, Dropped int64
+	Enqueued, Succeeded, Discarded, Retried, Snoozed, Crashed, Interrupted, Released, Died int64
+	// Requeued, Drained, Deleted and Dropped dead letters are gone: jobs again, taken
+	// out ([DeadLetters.Drain], [ReviewedLetter.Resolve]), deleted, or beyond the
+	// retention of their task.
+	Requeued, Drained, Deleted, Dropped int64
 }
 
 // Stats reads a queue's figures. A queue that was never used has none.
@@ -238,7 +247,8 @@ func (c *Client) Stats(ctx context.Context, queue string) (QueueStats, error) {
 		Ready: s.Ready, Delayed: s.Delayed, Active: s.Active, Dead: s.Dead, Workers: s.Workers, Paused: s.Paused,
 		Enqueued: n[store.Enqueued], Succeeded: n[store.Succeeded], Discarded: n[store.Discarded],
 		Retried: n[store.Retried], Snoozed: n[store.Snoozed], Crashed: n[store.Crashed],
-		Interrupted: n[store.Interrupted], Released: n[store.Released], Died: n[store.Died], Dropped: n[store.Dropped],
+		Interrupted: n[store.Interrupted], Released: n[store.Released], Died: n[store.Died],
+		Requeued: n[store.Requeued], Drained: n[store.Drained], Deleted: n[store.Deleted], Dropped: n[store.Dropped],
 	}, nil
 }
 

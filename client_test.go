@@ -322,6 +322,7 @@ func TestI6_I7_EveryScriptsReplyIsLost(t *testing.T) {
 			require.EqualValues(t, k, s.Retried)
 			require.EqualValues(t, k, s.Snoozed)
 			require.Zero(t, s.Crashed+s.Active)
+			require.Zero(t, s.Released, "a claim sent again did not get its jobs: they had to be put back")
 		}
 		require.GreaterOrEqual(t, lost, int64(10), "hardly any reply was lost")
 	})

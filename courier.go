@@ -25,6 +25,7 @@ type outbox struct {
 
 // add takes an ended attempt; it never waits for Redis.
 func (o *outbox) add(a *attempt) {
+	a.over.Store(true)
 	o.mu.Lock()
 	o.waiting = append(o.waiting, a)
 	o.mu.Unlock()
@@ -224,6 +225,7 @@ func (q *served) report(a *attempt) {
 	}
 	switch e.Action {
 	case ActionDead:
+		q.undertaker.buried(m.Task)
 		q.s.log.Error("redrive: job is a dead letter", "queue", q.name, "task", m.Task, "id", m.ID,
 			"reason", e.Reason, "retries", m.Retries, "error", errorText(e.Err))
 	case ActionDiscard:

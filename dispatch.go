@@ -141,7 +141,7 @@ func (q *served) take(ctx context.Context, c store.Claimed, n int) (y yield) {
 		}
 	case store.ClaimLapsed:
 		q.keeper.kick()
-		y.due = time.Now().Add(q.reclaim.NextBackOff())
+		y.due = time.Now().Add(50 * time.Millisecond)
 	default: // paused: the bell rings at its end; stale cannot happen to the last call
 	}
 	return y

@@ -435,7 +435,7 @@ func TestI12_DelayedJobsAreNeverEarlyAndHardlyLate(t *testing.T) {
 		r.start(mux, redrive.WorkerOptions{Concurrency: 20})
 		var late []time.Duration
 		for i := range 20 {
-			delay := time.Duration(10+37*i) * time.Millisecond
+			delay := time.Duration(50+7*i) * time.Millisecond // close together: who is early takes the next along
 			opts := &redrive.EnqueueOptions{Delay: delay}
 			due := time.Now().Add(delay)
 			if i%2 == 1 { // the latest first and the soonest last, half of them by RunAt

@@ -25,10 +25,14 @@ type Middleware func(Handler) Handler
 // Chain joins middleware into one: the first listed is the outermost.
 func Chain(mws ...Middleware) Middleware {
 	return func(h Handler) Handler {
+		dead := deadLetterOf(h)
 		for i := len(mws) - 1; i >= 0; i-- {
 			h = mws[i](h)
+			if dead == nil {
+				dead = deadLetterOf(h)
+			}
 		}
-		return h
+		return withDeadLetter(h, dead)
 	}
 }
 
@@ -71,6 +75,9 @@ type Message struct {
 	Errors []ErrorRecord
 
 	ruleRetries map[int]int // retries counted by each RetryRule, by its index
+	prefix      string      // of the worker
+	token       int64       // of the claim of this attempt: a later attempt has a higher one
+	noResult    bool        // set by Idempotent: the success has a result that is not known
 }
 
 // ErrorRecord is one failed attempt in a job's history.

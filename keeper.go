@@ -25,7 +25,7 @@ type keeper struct {
 	last    time.Time // the last beat that was answered was sent then
 	expired []string
 	lapse   time.Time // when the next lease of another lapses, on our clock
-	strange map[string]string
+	strange map[string]stray
 	reaps   int
 
 	// down is since when Redis does not answer; zero while it does.
@@ -36,6 +36,12 @@ type keeper struct {
 func (k *keeper) init(q *served) {
 	k.q = q
 	k.kicks = make(chan struct{}, 1)
+}
+
+// stray is a job that Redis says is ours and that we have not heard of.
+type stray struct {
+	token string
+	since time.Time // when we first saw it
 }
 
 // kick asks for a beat now.
@@ -152,8 +158,8 @@ func (q *served) snapshot() map[string]*attempt {
 }
 
 // reconcile compares what the session owned before the beat with what Redis says
-// now. If Redis gave a job to another, the queue's jobs are cancelled. A job that only Redis knows of, twice in a row, is put back: the
-// answer to its claim was lost (I7).
+// now. If Redis gave a job to another, the queue's jobs are cancelled. A job that only Redis knows of, from one regular beat to the next,
+// is put back: the answer to its claim was lost for good (I7).
 func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error {
 	q := k.q
 	try, cancel := context.WithTimeout(ctx, sendTimeout)
@@ -165,22 +171,26 @@ func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error 
 	}
 	now := q.snapshot()
 	for id, a := range mine {
-		if theirs[id] != a.job.Token && now[id] == a {
+		if theirs[id] != a.job.Token && now[id] == a && !a.over.Load() {
 			q.loseLease() // of all: what is still ours is run again, what is not is refused
 			break
 		}
 	}
-	strange := make(map[string]string)
+	strange := make(map[string]stray)
 	var back []store.Putback
 	for id, token := range theirs {
 		if a := now[id]; a != nil && a.job.Token == token {
 			continue
 		}
-		if k.strange[id] == token {
-			back = append(back, store.Putback{Owned: store.Owned{ID: id, Token: token}, Front: true, Counter: store.Released})
-		} else {
-			strange[id] = token
+		first, known := k.strange[id]
+		if !known || first.token != token {
+			first = stray{token: token, since: time.Now()}
 		}
+		if time.Since(first.since) < q.s.opts.Lease/4 {
+			strange[id] = first // its claim may be on its way, or sent again
+			continue
+		}
+		back = append(back, store.Putback{Owned: store.Owned{ID: id, Token: token}, Front: true, Counter: store.Released})
 	}
 	k.strange = strange
 	for len(back) > 0 {
@@ -279,6 +289,9 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 	if len(dead) > 0 {
 		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
 			return 0, err
+		}
+		for i := range dead {
+			q.undertaker.buried(dead[i].Task)
 		}
 	}
 	q.s.log.Warn("redrive: took over the jobs of a worker whose lease lapsed",

@@ -158,21 +158,19 @@ func (l *Locker) Acquire(ctx context.Context, key string) (*Lock, error) {
 
 func (l *Locker) acquire(ctx, parent context.Context, key string) (*Lock, error) {
 	c, wait := l.claim(l.opts.Scope, key, l.opts.Holder), 10*time.Millisecond
-	var last error
+	var held *AlreadyRunningError // what the last look saw
 	for {
 		lock, err := c.take(ctx, parent)
 		if err == nil {
 			return lock, nil
 		}
-		held, conflict := errors.AsType[*AlreadyRunningError](err)
-		if !conflict {
+		if !errors.As(err, &held) {
 			c.abandon()
-			if last != nil && ctx.Err() != nil { // cut off while it asked again
-				err = fmt.Errorf("%w: %w", err, last)
+			if held != nil && ctx.Err() != nil {
+				err = fmt.Errorf("redrive: %w: %w", context.Cause(ctx), held)
 			}
 			return nil, err
 		}
-		last = err
 		pause := wait/2 + rand.N(wait)
 		if held.lapses > 0 {
 			pause = min(pause, held.lapses+time.Millisecond)

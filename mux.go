@@ -18,6 +18,7 @@ import (
 // [Singleton], the timeout (added by [Task.Handle]), the handler.
 type Mux struct {
 	mws    []Middleware
+	root   bool // not a group
 	sealed bool // a group or a route has copied mws
 	table  *routes
 }
@@ -25,8 +26,8 @@ type Mux struct {
 // routes is shared by a mux and its groups.
 type routes struct {
 	byTask map[string]*route
-	// fallback settles jobs that have no route: the middleware of the root mux
-	// still applies to their dead letters.
+	// fallback has what the middleware of the root mux says of the dead letters of
+	// jobs that have no route.
 	fallback *route
 }
 
@@ -37,11 +38,12 @@ type route struct {
 	timeout   time.Duration // 0 = none
 	resultTTL time.Duration
 	maxAge    time.Duration
+	dead      *DeadLetterOptions // nil = none given
 }
 
 // NewMux returns an empty mux.
 func NewMux() *Mux {
-	return &Mux{table: &routes{byTask: make(map[string]*route)}}
+	return &Mux{root: true, table: &routes{byTask: make(map[string]*route)}}
 }
 
 // Use adds middleware around every handler registered later. The first added is
@@ -52,6 +54,9 @@ func (m *Mux) Use(mws ...Middleware) {
 		panic("redrive: Mux.Use after Handle or With: the handlers registered before would lack it; call Use first")
 	}
 	m.mws = append(m.mws, checkMiddleware(mws)...)
+	if m.root {
+		m.table.fallback = &route{dead: deadLetterOf(Chain(m.mws...)(HandlerFunc(m.Process)))}
+	}
 }
 
 // With returns a group: a mux that registers into m, with more middleware
@@ -82,7 +87,7 @@ func (m *Mux) handle(task string, h Handler, mws []Middleware, r *route) {
 		panic(fmt.Sprintf("redrive: Mux.Handle(%q): the task has a handler already", task))
 	}
 	m.sealed = true
-	r.handler = assemble(fmt.Sprintf("redrive: Mux.Handle(%q)", task), h, append(slices.Clone(m.mws), mws...))
+	r.handler, r.dead = assemble(fmt.Sprintf("redrive: Mux.Handle(%q)", task), h, append(slices.Clone(m.mws), mws...))
 	m.table.byTask[task] = r
 }
 
@@ -91,6 +96,7 @@ func (m *Mux) handle(task string, h Handler, mws []Middleware, r *route) {
 type layer struct {
 	Handler
 	kind layerKind
+	dead *DeadLetterOptions // of the innermost DeadLetter inside; nil = none known
 }
 
 type layerKind string
@@ -98,6 +104,7 @@ type layerKind string
 const (
 	layerIdempotent layerKind = "Idempotent"
 	layerSingleton  layerKind = "Singleton"
+	layerDeadLetter layerKind = "DeadLetter"
 )
 
 // assemble wraps h and refuses an order that would break a guarantee. The outer
@@ -107,8 +114,10 @@ const (
 //   - Singleton outside Idempotent: a job whose effect is done would be turned away
 //     for the lock instead of replaying its result
 //   - Idempotent twice: the outer loses its claim to the inner one
-func assemble(where string, h Handler, mws []Middleware) Handler {
-	idempotent := false
+//
+// It also returns the options of the innermost [DeadLetter].
+func assemble(where string, h Handler, mws []Middleware) (Handler, *DeadLetterOptions) {
+	idempotent, dead := false, deadLetterOf(h)
 	for _, mw := range slices.Backward(mws) {
 		h = mw(h)
 		l, ok := h.(*layer)
@@ -122,8 +131,11 @@ func assemble(where string, h Handler, mws []Middleware) Handler {
 			panic(where + ": Idempotent is there twice: keep one")
 		}
 		idempotent = idempotent || l.kind == layerIdempotent
+		if dead == nil {
+			dead = l.dead
+		}
 	}
-	return h
+	return h, dead
 }
 
 // Process runs the handler of the message's task; a task without one returns

@@ -22,8 +22,10 @@ import (
 //   - one short-lived goroutine per such claim and per listen, at most one of each
 //     per queue (dispatch.go)
 //   - runners: run handlers; at most Concurrency; end when work closes (attempt.go)
-//   - two couriers per queue: settle and claim; end when told, once nothing is left
+//   - a courier per queue: settles and claims; ends when told, once nothing is left
 //     (courier.go)
+//   - an undertaker per queue: hooks and retention of dead letters; ends once the
+//     couriers have, and what it leaves undone is owed in Redis (undertaker.go)
 //   - a keeper per queue: leases, reaping; ends last (keeper.go)
 type session struct {
 	*Worker
@@ -60,6 +62,13 @@ type session struct {
 	stopSettle context.CancelFunc
 	keepers    sync.WaitGroup
 	couriers   sync.WaitGroup
+
+	// quit, closed, tells the undertakers that no more jobs die; after ends their
+	// calls. Its values are those of Run's context.
+	quit        chan struct{}
+	after       context.Context
+	stopAfter   context.CancelFunc
+	undertakers sync.WaitGroup
 }
 
 // served is one queue that a session serves.
@@ -69,14 +78,15 @@ type served struct {
 	store *store.Queue // through session.ops
 	bell  *store.Queue // through session.bells
 
-	share  share // its part in session.schedule, which guards it
-	outbox outbox
-	keeper keeper
+	share      share // its part in session.schedule, which guards it
+	outbox     outbox
+	keeper     keeper
+	undertaker undertaker
 
 	// hint is set by whoever learns that the queue may have work.
 	hint      atomic.Bool
 	listening atomic.Bool
-	reclaim   *backoff.ExponentialBackOff // paces claims that are refused; safe: dispatch has one claim in flight
+	reclaim   *backoff.ExponentialBackOff // paces dispatch's claims, one at a time, that are refused
 	// calls numbers the claims of each lane; a lane has one in flight.
 	calls [store.Lanes]int64
 
@@ -94,13 +104,15 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s := &session{Worker: w, id: newIdentity(w.opts.Name), trace: w.opts.Trace, running: ctx}
 	s.log = w.opts.Logger.With("worker", s.id)
 	n := len(w.opts.Queues)
-	// Claims, settles and beats of all queues may be in flight at once; listens
+	// Claims, settles, beats and what undertakers send may be in flight at once; listens
 	// have connections of their own, so that they starve nobody.
-	s.ops, _ = derive(w.rdb, (store.Lanes+2)*n+2)
+	s.ops, _ = derive(w.rdb, (store.Lanes+5)*n+2)
 	s.bells, s.canBlock = derive(w.rdb, n+1)
 	s.jobs, s.cancelJobs = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.keep, s.stopKeep = context.WithCancel(context.Background())
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
+	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
+	s.quit = make(chan struct{})
 	s.work = make(chan *attempt, w.opts.Concurrency)
 	s.wakeup = make(chan struct{}, 1)
 	s.schedule.slots = w.opts.Concurrency
@@ -115,6 +127,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 		q.outbox.filled.L = &q.outbox.mu
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
 		q.keeper.init(q)
+		q.undertaker.init(q)
 		s.queues = append(s.queues, q)
 		s.schedule.shares = append(s.schedule.shares, &q.share)
 	}
@@ -126,6 +139,7 @@ func (s *session) close() {
 	s.cancelJobs(ErrShutdown)
 	s.stopKeep()
 	s.stopSettle()
+	s.stopAfter()
 	if s.canBlock {
 		_ = s.bells.Close()
 	}
@@ -155,6 +169,7 @@ func (s *session) start() {
 			s.couriers.Go(c.loop)
 		}
 		s.keepers.Go(q.keeper.loop)
+		q.undertaker.start()
 	}
 }
 
@@ -212,6 +227,7 @@ func (s *session) drain() error {
 		q.outbox.stop()
 	}
 	s.couriers.Wait()
+	s.endLetters(deadline)
 	s.stopKeep()
 	s.keepers.Wait()
 
@@ -232,4 +248,22 @@ func (s *session) drain() error {
 		s.runners.Wait()
 	}
 	return errors.Join(errs...)
+}
+
+// endLetters lets the undertakers finish: hooks of the last burials are called, for
+// a second at most. A call that ignores its context is left behind at the deadline.
+func (s *session) endLetters(deadline time.Time) {
+	close(s.quit)
+	stop := time.AfterFunc(min(time.Second, time.Until(deadline)), s.stopAfter)
+	defer stop.Stop()
+	done := make(chan struct{})
+	go func() {
+		s.undertakers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(max(time.Until(deadline), 100*time.Millisecond)):
+		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+	}
 }

@@ -242,11 +242,14 @@ func (t *Task[A, R]) Handler(fn func(context.Context, *Job[A]) (R, error)) Handl
 		}
 		b, err := marshal(codec, result)
 		if err != nil {
-			return nil, Permanent(fmt.Errorf("encode the result of %s: %w", m.Task, err))
+			return nil, Permanent(fmt.Errorf("%w of %s: %w", errEncodeResult, m.Task, err))
 		}
 		return b, nil
 	})
 }
+
+// errEncodeResult tells [Idempotent] that the handler's work is done all the same.
+var errEncodeResult = errors.New("encode the result")
 
 // Key adapts a function of the task's arguments to the key functions of
 // [Idempotent] and [Singleton]. Arguments that do not decode give an empty key.

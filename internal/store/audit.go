@@ -18,12 +18,11 @@ func (q *Queue) Audit(ctx context.Context) ([]string, error) {
 	pipe := q.rdb.Pipeline()
 	jobs, ledger := pipe.HKeys(ctx, k.Jobs), pipe.HKeys(ctx, k.Ledger)
 	ready, delayed := pipe.LRange(ctx, k.Ready, 0, -1), pipe.ZRange(ctx, k.Delayed, 0, -1)
-	dead, letters := pipe.ZRange(ctx, k.Dead, 0, -1), pipe.HKeys(ctx, k.Letters)
 	workers, bell := pipe.ZRange(ctx, k.Workers, 0, -1), pipe.LLen(ctx, k.Bell)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, q.wrap("audit", err)
 	}
-	owners, tasks, err := q.scanOwners(ctx)
+	owners, err := q.scanOwners(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,58 +64,34 @@ func (q *Queue) Audit(ctx context.Context) ([]string, error) {
 			add("job %s has a ledger and no payload", id)
 		}
 	}
-	inTask := make(map[string]int)
-	for _, ids := range tasks {
-		for _, id := range ids {
-			inTask[id]++
-		}
+	dead, err := q.auditDead(ctx, payload)
+	if err != nil {
+		return nil, err
 	}
-	for _, id := range dead.Val() {
-		if !slices.Contains(letters.Val(), id) {
-			add("dead letter %s has no entry", id)
-		}
-	}
-	for _, id := range letters.Val() {
-		if payload[id] {
-			add("job %s is a dead letter and has a payload", id)
-		}
-		if !slices.Contains(dead.Val(), id) || inTask[id] != 1 {
-			add("dead letter %s is in the index: %v, in those of tasks: %d times", id, slices.Contains(dead.Val(), id), inTask[id])
-		}
-		delete(inTask, id)
-	}
-	for id := range inTask {
-		add("task index names %s, which is no dead letter", id)
-	}
+	found = append(found, dead...)
 	if bell.Val() > 1 {
 		add("the bell holds %d elements", bell.Val())
 	}
 	return found, nil
 }
 
-// scanOwners finds the hashes of all workers, also of those without a lease,
-// and the indexes of dead letters of all tasks.
-func (q *Queue) scanOwners(ctx context.Context) (owners, tasks map[string][]string, err error) {
-	owners, tasks = make(map[string][]string), make(map[string][]string)
+// scanOwners finds the hashes of all workers, also of those without a lease.
+func (q *Queue) scanOwners(ctx context.Context) (map[string][]string, error) {
+	owners := make(map[string][]string)
 	keys, err := scan(ctx, q.rdb, q.keys.base+"*")
 	if err != nil {
-		return nil, nil, q.wrap("audit", err)
+		return nil, q.wrap("audit", err)
 	}
 	for _, key := range keys {
 		if worker, ok := strings.CutPrefix(key, q.keys.Worker("")); ok {
 			owned, err := q.Owned(ctx, worker)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			owners[worker] = slices.Collect(maps.Keys(owned))
 		}
-		if task, ok := strings.CutPrefix(key, q.keys.DeadTask("")); ok {
-			if tasks[task], err = q.rdb.ZRange(ctx, key, 0, -1).Result(); err != nil {
-				return nil, nil, q.wrap("audit", err)
-			}
-		}
 	}
-	return owners, tasks, nil
+	return owners, nil
 }
 
 // Audit checks I5 on every queue under the prefix, with SCAN: for tests.

@@ -35,6 +35,7 @@ type Keys struct {
 	Ready, Jobs, Ledger, Delayed string
 	Workers, Bell, Stats         string
 	Dead, Letters, Hooks         string
+	DeadTasks, Reviews           string
 	// Channel hears the ids of jobs whose end a receipt may wait for.
 	Channel string
 
@@ -48,6 +49,7 @@ func NewKeys(prefix, queue string) Keys {
 		Ready: base + "ready", Jobs: base + "jobs", Ledger: base + "ledger", Delayed: base + "delayed",
 		Workers: base + "workers", Bell: base + "bell", Stats: base + "stats",
 		Dead: base + "dead", Letters: base + "letters", Hooks: base + "hooks",
+		DeadTasks: base + "deadtasks", Reviews: base + "reviews",
 		Channel: base + "ended",
 		base:    base,
 	}
@@ -65,6 +67,16 @@ func (k *Keys) Result(id string) string { return k.base + "r:" + id }
 // DeadTask is the index of one task's dead letters, by time of death.
 func (k *Keys) DeadTask(task string) string { return k.base + "dead:" + task }
 
+// Why is the index of the dead letters of one reason, by time of death.
+func (k *Keys) Why(reason string) string { return k.base + "why:" + reason }
+
+// TaskHooks holds the dead letters of one task that a hook must hear of, by when
+// it is due.
+func (k *Keys) TaskHooks(task string) string { return k.base + "hooks:" + task }
+
+// Memo remembers the last call of one caller, and its answer.
+func (k *Keys) Memo(caller string) string { return k.base + "m:" + caller }
+
 // lockKeys names the keys of one lock.
 type lockKeys struct{ holders, details, fence string }
 
@@ -80,6 +92,14 @@ func newLockKeys(prefix, scope, name string) lockKeys {
 	}
 	base := prefix + ":lock:{" + tag + "}:"
 	return lockKeys{holders: base + "holders", details: base + "details", fence: base + "fence"}
+}
+
+// idempotencyKey names the record of one effect, in a slot of its own. A key is
+// any text, so its digest stands for it; a digest has a fixed length and a task's
+// name has no braces, so no two effects share a record.
+func idempotencyKey(prefix, task, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return prefix + ":idem:{" + task + ":" + hex.EncodeToString(sum[:]) + "}"
 }
 
 // escape writes every byte that a valid name has not as %XX.

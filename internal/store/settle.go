@@ -56,8 +56,10 @@ type Putback struct {
 // Burial is a job that becomes a dead letter.
 type Burial struct {
 	Owned
-	Task  string
-	Entry []byte
+	Task string
+	// Reason is one of [Reasons].
+	Reason string
+	Entry  []byte
 	// Hook keeps the letter's id for the hook that must hear of it.
 	Hook bool
 }
@@ -129,22 +131,25 @@ func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (Settled
 // Bury turns jobs into dead letters, at most [MaxBatch].
 func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (Settled, error) {
 	k := &q.keys
-	keys, args := q.fence(&s, 5, len(jobs))
-	keys = append(keys, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats)
-	tasks := make(map[string]int)
+	keys, args := q.fence(&s, 7, len(jobs))
+	keys = append(keys, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats, k.DeadTasks)
+	known := make(map[string]int) // where in keys
+	place := func(own ...string) int {
+		if _, ok := known[own[0]]; !ok {
+			keys = append(keys, own[0])
+			known[own[0]] = s.key(keys)
+			keys = append(keys, own[1:]...)
+		}
+		return known[own[0]]
+	}
 	for i := range jobs {
 		j := &jobs[i]
-		key, ok := tasks[j.Task]
-		if !ok {
-			keys = append(keys, k.DeadTask(j.Task))
-			key = s.key(keys)
-			tasks[j.Task] = key
-		}
 		hook := ""
 		if j.Hook {
 			hook = "1"
 		}
-		args = append(args, &j.ID, &j.Token, key, j.Entry, hook)
+		args = append(args, &j.ID, &j.Token, place(k.DeadTask(j.Task), k.TaskHooks(j.Task)), j.Task,
+			place(k.Why(indexedReason(j.Reason))), j.Entry, hook)
 	}
 	return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 }

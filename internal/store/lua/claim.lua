@@ -8,7 +8,7 @@
 --      or 'stale' (a later call of this lane was here).
 -- I4: tokens strictly increase. I6, I7: a call sent again gets the same jobs.
 -- I12: due by the clock of Redis. I14: reads all before the first write, which
--- is an HDEL, so that a full Redis does not refuse the rest (it can drain).
+-- frees memory, so that a full Redis does not refuse the rest (it can drain).
 local memo, call, n = '#c' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if ARGV[5] == '1' then redis.call('HDEL', KEYS[5], '#') end
 local t = redis.call('TIME')
@@ -24,37 +24,36 @@ local function reply(token, ids, nextdue)
   return {'ok', now, nextdue, token, table.concat(ids, ','), sizes, envelopes, lsizes, ledgers}
 end
 
-local last = redis.call('HGET', KEYS[5], memo)
-if last then
-  local c, token = string.match(last, '^(%d+):(%d+)$')
-  if tonumber(c) > call then return {'stale', now, -1} end
-  if tonumber(c) == call then
-    local mine, owned = {}, redis.call('HGETALL', KEYS[5])
-    for i = 1, #owned, 2 do if owned[i + 1] == token then mine[#mine + 1] = owned[i] end end
-    return reply(token, mine, now)
-  end
+local last, mine = string.match(redis.call('HGET', KEYS[5], memo) or '', '^(%d+):(%d+)$')
+if last and tonumber(last) > call then return {'stale', now, -1} end
+if last and tonumber(last) == call then
+  local ids, owned = {}, redis.call('HGETALL', KEYS[5])
+  for i = 1, #owned, 2 do if owned[i + 1] == mine then ids[#ids + 1] = owned[i] end end
+  return reply(mine, ids, now)
 end
 local st = redis.call('HMGET', KEYS[7], 'paused', 'token')
 if st[1] then return {'paused', now, -1} end
 
-local due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
+local head, due = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES'), {}
+if head[2] and tonumber(head[2]) <= now then
+  due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
+  head = redis.call('ZRANGE', KEYS[4], #due, #due, 'WITHSCORES')
+end
 local ids = redis.call('LRANGE', KEYS[1], 0, n - 1)
 local popped, wait = #ids, {}
 for _, id in ipairs(due) do if #ids < n then ids[#ids + 1] = id else wait[#wait + 1] = id end end
-local upcoming = redis.call('ZRANGE', KEYS[4], #due, #due, 'WITHSCORES')[2]
 local token = string.format('%.0f', math.max(us, tonumber(st[2] or '0') + 1))
-local answer = reply(token, ids, upcoming and math.floor(tonumber(upcoming)) or -1)
+local answer = reply(token, ids, head[2] and math.floor(tonumber(head[2])) or -1)
 if #ids == 0 then return answer end
 
-redis.call('HDEL', KEYS[5], '#')
-local own = {memo, ARGV[3] .. ':' .. token}
-for _, id in ipairs(ids) do own[#own + 1] = id; own[#own + 1] = token end
-redis.call('HSET', KEYS[5], unpack(own))
-redis.call('HSET', KEYS[7], 'token', token)
 if popped > 0 then redis.call('LPOP', KEYS[1], popped) end
 if #due > 0 then redis.call('ZREM', KEYS[4], unpack(due)) end
+local own = {}
+for i, id in ipairs(ids) do own[2 * i - 1], own[2 * i] = id, token end
+redis.call('HSET', KEYS[5], memo, ARGV[3] .. ':' .. token, unpack(own))
+redis.call('HSET', KEYS[7], 'token', token)
 if #wait > 0 then redis.call('RPUSH', KEYS[1], unpack(wait)) end
-if #ids == n and (upcoming or redis.call('LLEN', KEYS[1]) > 0) and redis.call('LLEN', KEYS[8]) == 0 then
+if #ids == n and redis.call('LLEN', KEYS[8]) == 0 and (head[2] or redis.call('LLEN', KEYS[1]) > 0) then
   redis.call('RPUSH', KEYS[8], 1)
 end
 return answer

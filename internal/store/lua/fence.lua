@@ -7,8 +7,10 @@
 -- I4: a job whose token is not current is refused. I6: the worker's hash keeps
 -- the last call and its answer. I14: the first write is an HDEL, which a full
 -- Redis allows and which makes the rest of the script legal.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
 local stride, jobs = tonumber(ARGV[4]), tonumber(ARGV[5])
 local ids = {ARGV[3]}
 for i = 0, jobs - 1 do ids[i + 2] = ARGV[6 + i * stride] end
@@ -20,7 +22,7 @@ end
 local lapsed = true
 if ARGV[2] ~= '' then
   local lease = redis.call('ZSCORE', KEYS[2], ARGV[2])
-  lapsed = not lease or tonumber(lease) < now
+  lapsed = not lease or tonumber(lease) < clock()
 end
 local own, mine, refused = {}, {}, {}
 for i = 0, jobs - 1 do
