@@ -133,9 +133,9 @@ func (c *courier) settle(group int, batch []*attempt, last bool) {
 	q, s := c.q, c.q.s
 	c.calls++
 	by := store.Settler{Worker: s.id, Lane: courierLane, Call: strconv.Itoa(c.calls)}
-	claim := 0
+	claim, news := 0, 0
 	if last {
-		if claim = s.schedule.next(&q.share, len(batch)); claim > 0 {
+		if claim, news = s.schedule.next(&q.share, len(batch)); claim > 0 {
 			q.calls[courierLane]++
 			by.Next = &store.ClaimCall{Worker: s.id, Lane: courierLane, Call: q.calls[courierLane], N: claim}
 		}
@@ -149,7 +149,9 @@ func (c *courier) settle(group int, batch []*attempt, last bool) {
 		if err == nil {
 			q.confirmed(batch, settled.Refused)
 			if claim > 0 {
-				s.schedule.claimed(&q.share, claim, q.take(s.running, settled.Claimed, claim))
+				y := q.take(s.running, settled.Claimed, claim)
+				y.news = news
+				s.schedule.claimed(&q.share, claim, y)
 			}
 			s.schedule.free(max(0, len(batch)-claim))
 			if s.schedule.available() > 0 {
