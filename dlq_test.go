@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/redrive-go/redrive"
 	"github.com/redrive-go/redrive/internal/faultnet"
 	"github.com/redrive-go/redrive/internal/redistest"
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // morgue runs jobs that fail for good, until fixed.
@@ -156,6 +158,68 @@ func TestDeadLettersAreListedCountedAndDeleted(t *testing.T) {
 	})
 }
 
+// TestFiltersSelectByTaskReasonTextAndTime looks at three generations of letters, each
+// of two tasks, some milliseconds apart.
+func TestFiltersSelectByTaskReasonTextAndTime(t *testing.T) {
+	t.Parallel()
+	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
+		m := newMorgue(t, newRig(t, b), redrive.DeadLetterOptions{})
+		type f = redrive.DeadLetterFilter
+		var frails, brittles []string
+		var between []time.Time // by the clock of Redis
+		for range 3 {
+			frails, brittles = append(frails, m.bury(frail, 2)...), append(brittles, m.bury(brittle, 2)...)
+			time.Sleep(5 * time.Millisecond)
+			now, err := m.rdb.Time(m.ctx()).Result() // all nodes of the cluster are on this machine
+			require.NoError(t, err)
+			between = append(between, now)
+			time.Sleep(5 * time.Millisecond)
+		}
+		second := f{Since: between[0], Until: between[1]}
+		with := func(x f, change func(*f)) f { change(&x); return x }
+		for name, c := range map[string]struct {
+			filter f
+			want   []string
+		}{
+			"all":             {f{}, append(append([]string{}, frails...), brittles...)},
+			"until":           {f{Until: between[0]}, append(append([]string{}, frails[:2]...), brittles[:2]...)},
+			"since":           {f{Since: between[1]}, append(append([]string{}, frails[4:]...), brittles[4:]...)},
+			"both":            {second, append(append([]string{}, frails[2:4]...), brittles[2:4]...)},
+			"task and time":   {with(second, func(x *f) { x.Task = "frail" }), frails[2:4]},
+			"reason and time": {with(second, func(x *f) { x.Reason = redrive.ReasonPermanent }), brittles[2:4]},
+			"task and reason": {f{Task: "brittle", Reason: redrive.ReasonPermanent}, brittles},
+			"neither":         {f{Task: "brittle", Reason: redrive.ReasonExhausted}, nil},
+			"text":            {f{ErrorContains: "1"}, append([]string{brittles[1], brittles[3], brittles[5]}, frails...)}, // "at retry 1"
+			"text and time":   {with(second, func(x *f) { x.ErrorContains = "brittle 1" }), brittles[3:4]},
+			"no such time":    {f{Since: between[2]}, nil},
+		} {
+			got := m.list(c.filter)
+			require.ElementsMatch(t, c.want, got, name)
+			n, err := m.letters().Count(m.ctx(), c.filter)
+			require.NoError(t, err)
+			require.Equal(t, len(c.want), n, name)
+			if len(got) > 1 {
+				first := c.filter
+				first.Limit = 1
+				require.Equal(t, got[:1], m.list(first), name)
+			}
+		}
+		var died []time.Time
+		for e, err := range m.letters().All(m.ctx(), f{}) {
+			require.NoError(t, err)
+			died = append(died, e.Timestamp)
+		}
+		require.True(t, died[3].Before(died[4]) && died[7].Before(died[8]), "oldest first")
+		n, err := m.letters().Purge(m.ctx(), with(second, func(x *f) { x.ErrorContains = "frail 0" }))
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		n, err = m.letters().Purge(m.ctx(), f{Reason: redrive.ReasonPermanent, Until: between[1]})
+		require.NoError(t, err)
+		require.Equal(t, 4, n)
+		require.ElementsMatch(t, append(append(append([]string{}, frails[:2]...), frails[3:]...), brittles[4:]...), m.list(f{}))
+	})
+}
+
 func TestRequeueGivesTheFullRetriesAgainAndKeepsTheHistory(t *testing.T) {
 	t.Parallel()
 	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
@@ -177,6 +241,14 @@ func TestRequeueGivesTheFullRetriesAgainAndKeepsTheHistory(t *testing.T) {
 		_, err = m.letters().Requeue(m.ctx(), append(ids, "nobody")...)
 		require.ErrorIs(t, err, redrive.ErrNoDeadLetter)
 		m.drained()
+		m.mu.Lock()
+		for _, id := range ids {
+			require.Equal(t, 2, m.last[id].Generation)
+			require.Equal(t, 1, m.last[id].Starts)
+			require.Zero(t, m.last[id].Retries)
+			require.Len(t, m.last[id].Errors, 4)
+		}
+		m.mu.Unlock()
 		s := m.stats("default")
 		require.EqualValues(t, 3, s.Succeeded)
 		require.EqualValues(t, 6, s.Requeued)
@@ -224,7 +296,8 @@ func TestDrainTakesTheOldestAndALostReplyLosesNone(t *testing.T) {
 		m := newMorgue(t, r, redrive.DeadLetterOptions{})
 		direct := newRig(t, b).client.DeadLetters("default")
 		for k := 1; k <= 4; k++ {
-			ids := m.bury(brittle, 10)
+			m.bury(brittle, 10)
+			ids := m.list(redrive.DeadLetterFilter{}) // in the order of their deaths
 			lost := proxy.DropReply(faultnet.Commands("evalsha", "eval"), k)
 			var got []string
 			for _, n := range []int{3, 20} {
@@ -235,7 +308,7 @@ func TestDrainTakesTheOldestAndALostReplyLosesNone(t *testing.T) {
 				}
 			}
 			lost.Remove()
-			require.ElementsMatch(t, ids, got)
+			require.Equal(t, ids, got, "reply %d", k)
 			left, err := direct.Counts(m.ctx())
 			require.NoError(t, err)
 			require.Zero(t, left.Total)
@@ -244,99 +317,7 @@ func TestDrainTakesTheOldestAndALostReplyLosesNone(t *testing.T) {
 	})
 }
 
-func TestReviewsComeBackWhenTheReviewerDies(t *testing.T) {
-	t.Parallel()
-	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
-		m := newMorgue(t, newRig(t, b), redrive.DeadLetterOptions{})
-		ids := m.bury(brittle, 4)
-		const lease = 700 * time.Millisecond
-		mine, err := m.letters().Review(m.ctx(), "brittle", 3, lease)
-		require.NoError(t, err)
-		require.Len(t, mine, 3)
-		rest, err := m.letters().Review(m.ctx(), "brittle", 10, time.Minute)
-		require.NoError(t, err)
-		require.Len(t, rest, 1, "what is under review is nobody else's")
-		require.NoError(t, rest[0].Release(m.ctx()))
-		m.fixed.Store(true)
-		require.NoError(t, mine[0].Resolve(m.ctx()))
-		require.NoError(t, mine[1].Requeue(m.ctx()))
-		// The reviewer dies over the third one.
-		var again []*redrive.ReviewedLetter
-		require.Eventually(t, func() bool {
-			got, err := m.letters().Review(m.ctx(), "brittle", 10, time.Minute)
-			require.NoError(t, err)
-			again = append(again, got...)
-			return len(again) == 2
-		}, patience, 20*time.Millisecond)
-		require.ErrorIs(t, mine[2].Resolve(m.ctx()), redrive.ErrReviewLost)
-		for _, r := range again {
-			require.Contains(t, ids, r.TaskID)
-			require.NoError(t, r.Resolve(m.ctx()))
-		}
-		m.drained()
-		s := m.stats("default")
-		require.Zero(t, s.Dead)
-		require.EqualValues(t, 3, s.Drained)
-		require.EqualValues(t, 1, s.Succeeded)
-	})
-}
-
-func TestRedriveMovesWhatMatchesAtItsRate(t *testing.T) {
-	t.Parallel()
-	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
-		letters, rate := 1000, 500.0
-		if os.Getenv("REDRIVE_LONG") != "" && b.Real() {
-			letters = 10_000
-		}
-		m := newMorgue(t, newRig(t, b), redrive.DeadLetterOptions{MaxCount: redrive.KeepAll})
-		m.bury(brittle, letters)
-		keep := m.bury(frail, 3)
-		only := redrive.DeadLetterFilter{Task: "brittle"}
-		dry, err := m.letters().Redrive(m.ctx(), redrive.RedriveOptions{Filter: only, DryRun: true})
-		require.NoError(t, err)
-		require.Equal(t, letters, dry.Moved)
-		require.EqualValues(t, letters+3, m.stats("default").Dead)
-
-		// Stopped in the middle, and gone on with: jobs that die again, as these all
-		// do, are not redriven in the same run.
-		ctx, cancel := context.WithCancel(context.Background())
-		steps := 0
-		first, err := m.letters().Redrive(ctx, redrive.RedriveOptions{Filter: only, Rate: rate, Progress: func(r redrive.RedriveReport) {
-			if steps++; r.Moved >= letters/4 {
-				cancel()
-			}
-		}})
-		require.ErrorIs(t, err, context.Canceled)
-		require.Greater(t, steps, 5, "in steps")
-		only.Until = first.Until
-		wide, stop := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer stop()
-		second, err := m.letters().Redrive(wide, redrive.RedriveOptions{Filter: only, Rate: rate})
-		require.NoError(t, err)
-		require.Equal(t, letters, first.Moved+second.Moved)
-		for _, r := range []redrive.RedriveReport{first, second} {
-			require.InDelta(t, rate, float64(r.Moved)/r.Elapsed.Seconds(), rate/10, "letters a second")
-		}
-		m.eventually(func(s redrive.QueueStats) bool { return s.Ready+s.Active == 0 && s.Dead == int64(letters+3) }, "not all dead again")
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for id, n := range m.runs {
-			if m.last[id].Task == "brittle" {
-				require.Equal(t, 2, n, "job %s", id)
-			}
-		}
-		require.Equal(t, 2, m.runs[keep[0]], "a letter that did not match was moved")
-	})
-}
-
 func init() {
-	redistest.RegisterSubprocess("redriver", func() {
-		client := processClient()
-		_, err := client.DeadLetters("default").Redrive(context.Background(), redrive.RedriveOptions{Rate: 400, Progress: func(r redrive.RedriveReport) {
-			fmt.Println("moved", r.Moved)
-		}})
-		fmt.Println("done", err)
-	})
 	redistest.RegisterSubprocess("undertaker", func() {
 		mux := redrive.NewMux()
 		mux.Use(redrive.DeadLetter(redrive.DeadLetterOptions{OnDeadTimeout: time.Second, OnDead: func(_ context.Context, e *redrive.DeadLetterEntry) error {
@@ -370,31 +351,6 @@ func (r *rig) subprocess(name string) *redistest.Process {
 	return redistest.StartSubprocess(r.t, name, "ADDR="+r.b.Addr, fmt.Sprintf("DB=%d", r.b.Options().DB), "PREFIX="+r.b.Prefix)
 }
 
-func TestI6_ARedriveThatIsKilledNeitherDoublesNorLoses(t *testing.T) {
-	t.Parallel()
-	m := newMorgue(t, newRig(t, redistest.Redis(t)), redrive.DeadLetterOptions{})
-	const letters = 600
-	ids := m.bury(brittle, letters)
-	m.fixed.Store(true)
-	p := m.subprocess("redriver")
-	for range 8 {
-		p.WaitLine("moved ")
-	}
-	p.Kill()
-	require.Positive(t, m.stats("default").Dead, "it was through already")
-	_, err := m.letters().Redrive(m.ctx(), redrive.RedriveOptions{})
-	require.NoError(t, err)
-	m.drained()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, id := range ids {
-		require.Equal(t, 2, m.runs[id], "job %s", id)
-	}
-	s := m.stats("default")
-	require.EqualValues(t, letters, s.Succeeded)
-	require.Zero(t, s.Dead)
-}
-
 func TestOnDeadIsCalledAtLeastOnce(t *testing.T) {
 	t.Parallel()
 	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
@@ -421,6 +377,35 @@ func TestOnDeadIsCalledAtLeastOnce(t *testing.T) {
 	})
 }
 
+// TestOnDeadIsCalledOnceWhereNothingFails waits until a call that was not noted as
+// heard would have been made again.
+func TestOnDeadIsCalledOnceWhereNothingFails(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		var mu sync.Mutex
+		calls := make(map[string]int)
+		opts := redrive.DeadLetterOptions{OnDeadTimeout: 500 * time.Millisecond, OnDead: func(_ context.Context, e *redrive.DeadLetterEntry) error {
+			mu.Lock()
+			defer mu.Unlock()
+			calls[e.TaskID]++
+			return nil
+		}}
+		r := newRig(t, b)
+		m := newMorgue(t, r, opts)
+		newMorgue(t, r, opts) // another worker, with the same hook
+		ids := m.bury(brittle, 150)
+		owed := func() int64 { return m.rdb.Exists(m.ctx(), m.b.Prefix+":{default}:hooks").Val() }
+		require.Eventually(t, func() bool { return owed() == 0 }, patience, 5*time.Millisecond)
+		time.Sleep(2600 * time.Millisecond) // OnDeadTimeout, and two seconds
+		mu.Lock()
+		defer mu.Unlock()
+		require.Len(t, calls, len(ids))
+		for id, n := range calls {
+			require.Equal(t, 1, n, "letter %s", id)
+		}
+	})
+}
+
 func TestOnDeadIsCalledByAnotherWhenTheProcessDies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, redistest.Redis(t))
@@ -439,28 +424,53 @@ func TestOnDeadIsCalledByAnotherWhenTheProcessDies(t *testing.T) {
 
 func TestRetentionKeepsMemoryFlatAndReportsEveryDrop(t *testing.T) {
 	t.Parallel()
-	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
-		rounds, batch, limit := 5, 10_000, 1000
-		if !b.Real() {
-			batch, limit = 300, 100
-		}
-		var dropped atomic.Int64
-		m := newMorgue(t, newRig(t, b), redrive.DeadLetterOptions{
-			MaxCount: limit, OnDrop: func(_ context.Context, queue, task string, n int) { dropped.Add(int64(n)) },
-		})
-		var keys []int
-		for range rounds {
-			m.bury(brittle, batch)
-			m.eventually(func(s redrive.QueueStats) bool { return s.Dead == int64(limit) }, "not trimmed")
-			keys = append(keys, len(m.b.Keys()))
-			size := m.rdb.HLen(m.ctx(), m.b.Prefix+":{default}:letters").Val()
-			require.EqualValues(t, limit, size)
-		}
-		require.InDelta(t, keys[0], keys[rounds-1], 3, "keys %v", keys)
-		want := int64(rounds*batch - limit)
-		require.EqualValues(t, want, m.stats("default").Dropped)
-		require.Eventually(t, func() bool { return dropped.Load() == want }, patience, time.Millisecond)
+	t.Run("embedded", func(t *testing.T) {
+		r := newRig(t, redistest.Embedded(t))
+		retainsFlat(t, r, 300, 100, func() (keys, memory int64) { return int64(len(r.b.Keys())), 0 })
 	})
+	t.Run("redis", func(t *testing.T) {
+		server := redistest.StartServer(t) // nobody else's memory is in it
+		r := &rig{t: t, b: &redistest.Backend{Prefix: redrive.DefaultPrefix}, rdb: server.Client()}
+		var err error
+		r.client, err = redrive.NewClient(r.rdb, redrive.ClientOptions{})
+		require.NoError(t, err)
+		retainsFlat(t, r, 10_000, 1000, func() (keys, memory int64) {
+			memory, err := strconv.ParseInt(r.rdb.InfoMap(r.ctx(), "memory").Item("Memory", "used_memory"), 10, 64)
+			require.NoError(t, err)
+			return r.rdb.DBSize(r.ctx()).Val(), memory
+		})
+		problems, err := store.Audit(r.ctx(), r.rdb, r.b.Prefix)
+		require.NoError(t, err)
+		require.Empty(t, problems)
+	})
+}
+
+// retainsFlat buries five batches under a limit, and compares what Redis holds after
+// the first with what it holds after the last.
+func retainsFlat(t *testing.T, r *rig, batch, limit int, size func() (keys, memory int64)) {
+	const rounds = 5
+	var dropped atomic.Int64
+	m := newMorgue(t, r, redrive.DeadLetterOptions{
+		MaxCount: limit, OnDrop: func(_ context.Context, queue, task string, n int) {
+			if queue == "default" && task == "brittle" {
+				dropped.Add(int64(n))
+			}
+		},
+	})
+	var keys, memory [rounds]int64
+	for i := range rounds {
+		m.bury(brittle, batch)
+		m.eventually(func(s redrive.QueueStats) bool { return s.Dead == int64(limit) }, "not trimmed")
+		require.EqualValues(t, limit, m.rdb.HLen(m.ctx(), m.b.Prefix+":{default}:letters").Val())
+		keys[i], memory[i] = size()
+	}
+	t.Logf("keys %v, used_memory %v", keys, memory)
+	require.InDelta(t, keys[0], keys[rounds-1], 3, "keys %v", keys)
+	// The letters that were dropped since the first batch would take twenty times this.
+	require.InDelta(t, memory[0], memory[rounds-1], 1<<20, "used_memory %v", memory)
+	want := int64(rounds*batch - limit)
+	require.EqualValues(t, want, m.stats("default").Dropped)
+	require.Eventually(t, func() bool { return dropped.Load() == want }, patience, time.Millisecond)
 }
 
 func TestRetentionDropsWhatIsOld(t *testing.T) {
@@ -475,19 +485,37 @@ func TestRetentionDropsWhatIsOld(t *testing.T) {
 func TestLettersWithoutAHandlerFollowTheRootMux(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
 		heard := make(chan redrive.Reason, 10)
-		m := newMorgue(t, newRig(t, b), redrive.DeadLetterOptions{OnDead: func(_ context.Context, e *redrive.DeadLetterEntry) error {
-			heard <- e.Reason
-			return nil
-		}})
-		base := m.b.Prefix + ":{default}:"
-		require.NoError(t, m.rdb.HSet(m.ctx(), base+"jobs", "garbage", "{{{").Err())
-		require.NoError(t, m.rdb.RPush(m.ctx(), base+"ready", "garbage").Err())
-		require.NoError(t, m.rdb.RPush(m.ctx(), base+"bell", 1).Err())
+		hook := func(c chan redrive.Reason) redrive.DeadLetterOptions {
+			return redrive.DeadLetterOptions{MaxCount: 2, OnDead: func(_ context.Context, e *redrive.DeadLetterEntry) error {
+				c <- e.Reason
+				return nil
+			}}
+		}
+		mux := redrive.NewMux()
+		mux.Use(redrive.DeadLetter(hook(heard)))
+		group := make(chan redrive.Reason, 10)
+		brittle.Handle(mux.With(redrive.DeadLetter(hook(group))), redrive.NoResult(
+			func(context.Context, *redrive.Job[number]) error { return nil }))
+		base := r.b.Prefix + ":{default}:"
+		require.NoError(t, r.rdb.HSet(r.ctx(), base+"jobs", "garbage", "{{{").Err())
+		require.NoError(t, r.rdb.RPush(r.ctx(), base+"ready", "garbage").Err())
+		r.start(mux, redrive.WorkerOptions{UnknownTaskAge: time.Millisecond})
 		require.Equal(t, redrive.ReasonMalformed, receive(t, heard, "call"))
-		e, err := m.letters().Get(m.ctx(), "garbage")
+		e, err := r.client.DeadLetters("default").Get(r.ctx(), "garbage")
 		require.NoError(t, err)
 		require.Equal(t, "{{{", string(e.Raw))
+
+		nobodys := redrive.NewTask[number, redrive.None]("nobodys", redrive.TaskOptions{})
+		for range 3 {
+			_, err := nobodys.Enqueue(r.ctx(), r.client, number{}, nil)
+			require.NoError(t, err)
+			require.Equal(t, redrive.ReasonUnknownTask, receive(t, heard, "call"))
+		}
+		r.eventually(func(s redrive.QueueStats) bool { return s.Dropped == 1 && s.Dead == 3 }, "MaxCount is not that of the root mux")
+		require.Empty(t, group)
+		require.Empty(t, heard)
 	})
 }
 
