@@ -145,6 +145,9 @@ func TestOnlyAWorkerWithAnOnDeadForTheTaskCallsIt(t *testing.T) {
 		id := r.kill("a")
 		receive(t, refused, "call")
 		require.NoError(t, first.stop())
+		due := func() float64 { return r.rdb.ZScore(r.ctx(), r.b.Prefix+":{default}:hooks", "a").Val() }
+		owed := due()
+		require.Positive(t, owed)
 		heard := make(chan string, 10)
 		other := r.start(mux("b", func(_ context.Context, e *redrive.DeadLetterEntry) error {
 			heard <- e.TaskName
@@ -154,6 +157,7 @@ func TestOnlyAWorkerWithAnOnDeadForTheTaskCallsIt(t *testing.T) {
 		r.kill("b")
 		require.Equal(t, "b", receive(t, heard, "call"))
 		require.NoError(t, other.stop())
+		require.Equal(t, owed, due(), "a worker without an OnDead has taken it")
 		r.start(mux("a", func(_ context.Context, e *redrive.DeadLetterEntry) error {
 			heard <- e.TaskID
 			return nil
@@ -176,6 +180,7 @@ func TestOnDeadIsNotCalledAgainForALetterThatIsGone(t *testing.T) {
 		n, err := m.letters().Delete(m.ctx(), id)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
+		m.b.Audit() // its hook is gone with it
 		other := m.bury(brittle, 1)[0]
 		require.Equal(t, other, receive(t, calls, "call"))
 		require.Equal(t, other, receive(t, calls, "second call, a second later"), "the letter that is gone was due before")
