@@ -18,7 +18,7 @@ import (
 const maxStack = 4 << 10
 
 // An attempt is one claimed job on its way through a session. The claim's
-// goroutine fills it, a runner runs it, the settler ends it.
+// goroutine fills it, a runner runs it, the courier ends it.
 type attempt struct {
 	q      *served
 	job    store.ClaimedJob

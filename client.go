@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -34,6 +35,9 @@ type ClientOptions struct {
 	// answer; a shorter deadline of the context goes first.
 	// Defaults to [DefaultEnqueueTimeout].
 	EnqueueTimeout time.Duration
+	// Logger is told of enqueues that Redis does not answer at once; never of
+	// payloads. Defaults to [slog.Default].
+	Logger *slog.Logger
 }
 
 func (o ClientOptions) withDefaults() ClientOptions {
@@ -45,6 +49,9 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	}
 	if o.EnqueueTimeout == 0 {
 		o.EnqueueTimeout = DefaultEnqueueTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
 	}
 	return o
 }
@@ -102,7 +109,7 @@ func (c *Client) queue(name string) *clientQueue {
 	q, ok := c.queues[name]
 	if !ok {
 		s := store.Open(c.rdb, c.opts.Prefix, name)
-		q = &clientQueue{store: s, lane: newLane(s, c.opts.EnqueueTimeout), watch: newWatch(s)}
+		q = &clientQueue{store: s, lane: newLane(s, name, &c.opts), watch: newWatch(s)}
 		c.queues[name] = q
 	}
 	return q

@@ -254,7 +254,7 @@ func faulty(t *testing.T, b *redistest.Backend, seed uint64) (*rig, *faultnet.Pr
 	o.MaxRetries = -1
 	rdb := redis.NewClient(o)
 	t.Cleanup(func() { _ = rdb.Close() })
-	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: b.Prefix})
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: b.Prefix, Logger: quiet})
 	require.NoError(t, err)
 	return &rig{t: t, b: b, rdb: rdb, client: client}, proxy
 }

@@ -9,13 +9,12 @@ import (
 	"github.com/redrive-go/redrive/internal/store"
 )
 
-// couriers is how many calls a queue has in flight while it is busy: one is on its
-// way while the answer to the other is taken apart. Each has a lane of its own.
-const couriers = 1
+// courierLane is the lane of a queue's courier; lane 0 is that of dispatch's claims
+// and of the keeper.
+const courierLane = 1
 
-// An outbox holds the attempts of one queue that have ended, until a courier takes
-// them to Redis. Whatever has ended while the couriers were away goes together
-// (group commit).
+// An outbox holds the attempts of one queue that have ended, until the courier takes
+// them to Redis. Whatever has ended while it was away goes together (group commit).
 type outbox struct {
 	mu      sync.Mutex
 	filled  sync.Cond
@@ -32,16 +31,17 @@ func (o *outbox) add(a *attempt) {
 	o.filled.Signal()
 }
 
-// stop lets the couriers end once nothing waits.
+// stop lets the courier end once nothing waits.
 func (o *outbox) stop() {
 	o.mu.Lock()
 	o.stopped = true
 	o.mu.Unlock()
-	o.filled.Broadcast()
+	o.filled.Signal()
 }
 
 // take moves what waits into batch; it blocks until there is something, and
-// returns nothing after stop.
+// returns nothing after stop. Before it takes, it yields as long as that makes the
+// batch grow: handlers that are about to return go along.
 func (o *outbox) take(batch []*attempt) []*attempt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -67,8 +67,7 @@ func (o *outbox) take(batch []*attempt) []*attempt {
 // Its goroutine, loop, ends after [outbox.stop], once nothing waits or the session
 // gives up.
 type courier struct {
-	q    *served
-	lane int
+	q *served
 
 	// Of the loop's goroutine; the slices are reused.
 	calls    int
@@ -133,12 +132,12 @@ func (c *courier) loop() {
 func (c *courier) settle(group int, batch []*attempt, last bool) {
 	q, s := c.q, c.q.s
 	c.calls++
-	by := store.Settler{Worker: s.id, Lane: c.lane, Call: strconv.Itoa(c.calls)}
-	claim := 0
+	by := store.Settler{Worker: s.id, Lane: courierLane, Call: strconv.Itoa(c.calls)}
+	claim, news := 0, 0
 	if last {
-		if claim = s.schedule.next(&q.share, len(batch)); claim > 0 {
-			q.calls[c.lane]++
-			by.Next = &store.ClaimCall{Worker: s.id, Lane: c.lane, Call: q.calls[c.lane], N: claim}
+		if claim, news = s.schedule.next(&q.share, len(batch)); claim > 0 {
+			q.calls[courierLane]++
+			by.Next = &store.ClaimCall{Worker: s.id, Lane: courierLane, Call: q.calls[courierLane], N: claim}
 		}
 	}
 	send := c.call(by, group, batch)
@@ -150,7 +149,9 @@ func (c *courier) settle(group int, batch []*attempt, last bool) {
 		if err == nil {
 			q.confirmed(batch, settled.Refused)
 			if claim > 0 {
-				s.schedule.claimed(&q.share, claim, q.take(s.running, settled.Claimed, claim))
+				y := q.take(s.running, settled.Claimed, claim)
+				y.news = news
+				s.schedule.claimed(&q.share, claim, y)
 			}
 			s.schedule.free(max(0, len(batch)-claim))
 			if s.schedule.available() > 0 {

@@ -125,10 +125,14 @@ func TestDesignProgramRuns(t *testing.T) {
 
 		// worker, in-process
 		mux := redrive.NewMux()
-		mux.Use(tracing)
+		alerts := make(chan string, 1)
+		alert := func(_ context.Context, e *redrive.DeadLetterEntry) error { alerts <- e.TaskID; return nil }
+		mux.Use(tracing, redrive.DeadLetter(redrive.DeadLetterOptions{OnDead: alert}))
 		mail := mux.With(withDB)            // the behavioural half of a base class
-		Welcome.Handle(mail, m.sendWelcome) // a method value: dependencies live in m
-		Digest.Handle(mail, redrive.NoResult(m.sendDigest))
+		Welcome.Handle(mail, m.sendWelcome, // a method value: dependencies live in m
+			redrive.Idempotent(rdb, redrive.IdempotencyOptions{TTL: 24 * time.Hour}))
+		Digest.Handle(mail, redrive.NoResult(m.sendDigest),
+			redrive.Singleton(rdb, redrive.SingletonOptions{Prefix: b.Prefix, Key: Digest.Key(func(a DigestArgs) string { return a.User })}))
 		mux.Handle("legacy.raw", redrive.Chain(redrive.Retry(fast))(rawHandler)) // the untyped layer
 
 		worker, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{
@@ -153,6 +157,7 @@ func TestDesignProgramRuns(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, redrive.ReasonPermanent, failed.Reason)
 		require.Equal(t, errMailBadAddress.Error(), failed.Message)
+		require.Equal(t, bad.ID, receive(t, alerts, "alert"))
 		_, err = digest.Wait(ctx)
 		require.NoError(t, err)
 		require.Equal(t, "7", receive(t, rawDone, "raw job"))

@@ -126,6 +126,7 @@ func (q *served) claim(ctx context.Context, g grant) {
 	s.schedule.mu.Lock()
 	q.share.claiming = false
 	s.schedule.mu.Unlock()
+	y.news = g.news
 	s.schedule.claimed(&q.share, g.n, y)
 	s.wake()
 }

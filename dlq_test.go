@@ -539,3 +539,46 @@ func TestI6_EveryDeadLetterScriptsReplyIsLost(t *testing.T) {
 		}
 	})
 }
+
+// TestI6_HooksAndRetentionSurviveLostReplies loses the k-th reply of a worker that
+// buries, calls hooks and drops.
+func TestI6_HooksAndRetentionSurviveLostReplies(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		lossy, proxy := faulty(t, b, 1)
+		var mu sync.Mutex
+		heard, dropped := make(map[string]int), 0
+		m := newMorgue(t, lossy, redrive.DeadLetterOptions{
+			MaxCount: 4,
+			OnDead: func(_ context.Context, e *redrive.DeadLetterEntry) error {
+				mu.Lock()
+				defer mu.Unlock()
+				heard[e.TaskID]++
+				return nil
+			},
+			OnDrop: func(_ context.Context, _, _ string, n int) {
+				mu.Lock()
+				defer mu.Unlock()
+				dropped += n
+			},
+		})
+		m.rig = newRig(t, b) // only the worker is lossy
+		const rounds = 12
+		hits := 0
+		for k := 1; k <= rounds; k++ {
+			lost := proxy.DropReply(faultnet.Commands("evalsha", "eval"), k)
+			ids := m.bury(brittle, 2)
+			require.Eventually(t, func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return heard[ids[0]] > 0 && heard[ids[1]] > 0
+			}, patience, time.Millisecond, "reply %d", k)
+			hits += lost.Hits()
+			lost.Remove()
+		}
+		m.eventually(func(s redrive.QueueStats) bool { return s.Dead == 4 && s.Dropped == 2*rounds-4 }, "not trimmed")
+		require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return dropped == 2*rounds-4 }, patience, time.Millisecond)
+		require.Greater(t, hits, rounds/2, "hardly any reply was lost")
+		require.EqualValues(t, 2*rounds, m.stats("default").Died)
+	})
+}

@@ -204,7 +204,7 @@ func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error 
 	return nil
 }
 
-// settler names a call of the keeper's own, apart from those of the settler.
+// settler names a call of the keeper's own, apart from those of the courier.
 func (k *keeper) settler(worker string, reap bool) store.Settler {
 	k.reaps++
 	return store.Settler{Worker: worker, Call: k.q.s.id + "/" + strconv.Itoa(k.reaps), Reap: reap}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type lane struct {
 	q       *store.Queue
 	id      string
 	timeout time.Duration
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	waiting []*submission
@@ -49,8 +51,8 @@ type submission struct {
 	gone <-chan struct{}
 }
 
-func newLane(q *store.Queue, timeout time.Duration) *lane {
-	return &lane{q: q, id: uuid.NewString(), timeout: timeout}
+func newLane(q *store.Queue, name string, o *ClientOptions) *lane {
+	return &lane{q: q, id: uuid.NewString(), timeout: o.EnqueueTimeout, log: o.Logger.With("queue", name)}
 }
 
 // enqueue adds at most [store.MaxBatch] jobs.
@@ -141,6 +143,7 @@ func (l *lane) deliver(batch []*submission) (taken []int, err error) {
 	}
 	retry := newReconnect()
 	unknown := false // a try may have been performed without an answer
+	told := false
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 		taken, err = l.q.Enqueue(ctx, l.id, l.call, lookDead, jobs)
@@ -153,6 +156,10 @@ func (l *lane) deliver(batch []*submission) (taken []int, err error) {
 		}
 		unknown = unknown || !store.Refused(err)
 		if store.Transient(err) && waited(batch) {
+			if !told {
+				l.log.Warn("redrive: redis does not answer an enqueue, trying on", "jobs", len(jobs), "error", err)
+				told = true
+			}
 			time.Sleep(retry.NextBackOff())
 			continue
 		}

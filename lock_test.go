@@ -101,7 +101,7 @@ func TestLockWaitersGetItInTheEndAndNeverTogether(t *testing.T) {
 		require.ErrorIs(t, l.Do(r.ctx(), "counter", func(context.Context) error { return boom }), boom)
 		require.Panics(t, func() { _ = l.Do(r.ctx(), "counter", func(context.Context) error { panic("x") }) })
 		require.NoError(t, l.Do(r.ctx(), "counter", func(context.Context) error { return nil }), "free after a panic")
-		short, cancel := context.WithTimeout(r.ctx(), 30*time.Millisecond)
+		short, cancel := context.WithTimeout(r.ctx(), 300*time.Millisecond)
 		defer cancel()
 		require.NoError(t, l.Do(r.ctx(), "counter", func(context.Context) error {
 			_, err := l.Acquire(short, "counter")

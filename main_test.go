@@ -35,7 +35,7 @@ type rig struct {
 func newRig(t testing.TB, b *redistest.Backend) *rig {
 	t.Helper()
 	rdb := b.Client()
-	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: b.Prefix})
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: b.Prefix, Logger: quiet})
 	require.NoError(t, err)
 	return &rig{t: t, b: b, rdb: rdb, client: client}
 }

@@ -30,6 +30,9 @@ type share struct {
 	weight float64
 	pass   float64
 	hungry bool // it may have work
+	// news counts what told of work. Claims overlap, and the answer to one that Redis
+	// performed before the news must not pass for an answer to it.
+	news int
 	// claiming: dispatch has a claim in flight for it, since claimed.
 	claiming bool
 	claimed  time.Time
@@ -39,6 +42,8 @@ type share struct {
 
 // yield is what came of a claim.
 type yield struct {
+	// news is the share's when the claim was granted.
+	news int
 	jobs int
 	// more: the queue may have more work now.
 	more bool
@@ -56,6 +61,7 @@ func (s *schedule) feed(q *share) {
 
 func (s *schedule) feedLocked(q *share) {
 	q.due = time.Time{}
+	q.news++
 	if q.hungry {
 		return
 	}
@@ -101,6 +107,7 @@ func (s *schedule) wakeDue(now time.Time) (next time.Time) {
 type grant struct {
 	q     int // index of the queue
 	n     int // slots, taken from the free ones
+	news  int
 	probe bool
 }
 
@@ -129,7 +136,7 @@ func (s *schedule) grants() []grant {
 		if n == 0 {
 			break
 		}
-		out = append(out, grant{q: i, n: n, probe: q.probe})
+		out = append(out, grant{q: i, n: n, news: q.news, probe: q.probe})
 		s.slots -= n
 		q.claiming, q.claimed, q.probe = true, now, false
 		q.pass += float64(n) / q.weight // what does not come is given back
@@ -139,17 +146,17 @@ func (s *schedule) grants() []grant {
 
 // next is how many jobs a queue may claim in the call that settles some: the slots
 // of those, and the free ones if no other queue has work. What it returns is taken.
-func (s *schedule) next(q *share, settling int) int {
+func (s *schedule) next(q *share, settling int) (n, news int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || !q.hungry {
-		return 0
+		return 0, 0
 	}
-	n := settling + s.slots
+	n = settling + s.slots
 	for _, other := range s.shares {
 		if other.hungry && other != q {
 			if q.pass > s.least(time.Now()) {
-				return 0 // another's turn
+				return 0, 0 // another's turn
 			}
 			n = settling
 			break
@@ -158,14 +165,25 @@ func (s *schedule) next(q *share, settling int) int {
 	n = min(n, store.MaxBatch)
 	s.slots -= max(0, n-settling)
 	q.pass += float64(n) / q.weight
-	return n
+	return n, q.news
 }
 
-// claimed takes in the answer to a claim for n slots.
+// claimed takes in the answer to a claim for n slots. It adds to what is known and
+// clears only what the claim has answered: a due time that is no longer true costs
+// one claim, one that is forgotten makes its job late until a heartbeat sees it.
 func (s *schedule) claimed(q *share, n int, y yield) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q.hungry, q.due = y.more, y.due
+	switch {
+	case y.more:
+		q.hungry = true
+		q.news++
+	case y.news == q.news:
+		q.hungry = false
+	}
+	if q.due.IsZero() || !y.due.IsZero() && y.due.Before(q.due) {
+		q.due = y.due
+	}
 	q.pass -= float64(n-y.jobs) / q.weight
 	s.slots += n - y.jobs
 }

@@ -164,10 +164,7 @@ func (s *session) register(ctx context.Context) error {
 // start starts the goroutines that live as long as the session.
 func (s *session) start() {
 	for _, q := range s.queues {
-		for lane := range couriers {
-			c := &courier{q: q, lane: lane + 1}
-			s.couriers.Go(c.loop)
-		}
+		s.couriers.Go((&courier{q: q}).loop)
 		s.keepers.Go(q.keeper.loop)
 		q.undertaker.start()
 	}
@@ -204,7 +201,7 @@ func (q *served) loseLease() {
 // returned without them. Their jobs were put back to the front.
 var ErrHandlersStuck = errors.New("handlers did not return")
 
-// drain ends the session in order: handlers, settlers, keepers, leases.
+// drain ends the session in order: handlers, couriers, hooks, keepers, leases.
 func (s *session) drain() error {
 	started := time.Now()
 	deadline := started.Add(s.opts.ShutdownTimeout)

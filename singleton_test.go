@@ -212,6 +212,37 @@ func TestSingletonReleasesAtShutdown(t *testing.T) {
 	})
 }
 
+// TestSingletonWaitsForRedis: the Redis of the locks does not answer. The job has
+// not run, so no retry is used.
+func TestSingletonWaitsForRedis(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		locks, proxy := faulty(t, b, 1)
+		r := newRig(t, b)
+		task := redrive.NewTask[syncArgs, int]("sync", redrive.TaskOptions{ResultTTL: time.Minute, Retry: fast})
+		mux := redrive.NewMux()
+		task.Handle(mux, func(_ context.Context, j *redrive.Job[syncArgs]) (int, error) {
+			return j.Starts, nil
+		}, redrive.Singleton(locks.rdb, redrive.SingletonOptions{Prefix: b.Prefix, Logger: quiet}))
+		proxy.Down()
+		w := r.start(mux, redrive.WorkerOptions{ShutdownTimeout: 500 * time.Millisecond})
+		receipt, err := task.Enqueue(r.ctx(), r.client, syncArgs{}, nil)
+		require.NoError(t, err)
+		r.eventually(func(s redrive.QueueStats) bool { return s.Active == 1 }, "not claimed")
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, w.stop())
+		stats := r.stats("default")
+		require.EqualValues(t, 1, stats.Ready, "a shutdown puts it back")
+		require.Zero(t, stats.Retried)
+		r.start(mux, redrive.WorkerOptions{})
+		r.eventually(func(s redrive.QueueStats) bool { return s.Active == 1 }, "not claimed again")
+		proxy.Up()
+		starts, err := receipt.Wait(r.ctx())
+		require.NoError(t, err)
+		require.Equal(t, 2, starts)
+	})
+}
+
 // TestSingletonScopes: tasks do not share locks unless they say so, and a locker of
 // the scope takes part.
 func TestSingletonScopes(t *testing.T) {

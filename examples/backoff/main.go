@@ -112,30 +112,31 @@ func run(ctx context.Context, out io.Writer) error {
 	go func() { done <- worker.Run(workerCtx) }()
 
 	client, err := redrive.NewClient(redis.Client(), redrive.ClientOptions{})
-	for _, id := range []string{"rates-1", "missing-1"} {
+	var ends [2]string
+	for i, id := range []string{"rates-1", "missing-1"} {
 		if err == nil {
-			err = call(ctx, client, out, id, flaky.URL+"/"+id)
+			ends[i], err = call(ctx, client, id, flaky.URL+"/"+id)
 		}
 	}
 	stop()
-	return errors.Join(err, <-done)
+	if err := errors.Join(err, <-done); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s\n%s\n", ends[0], ends[1])
+	return nil
 }
 
-// call enqueues a job and waits for its end.
-func call(ctx context.Context, client *redrive.Client, out io.Writer, id, endpoint string) error {
+// call enqueues a job, waits for its end and describes it.
+func call(ctx context.Context, client *redrive.Client, id, endpoint string) (string, error) {
 	receipt, err := CallAPI.Enqueue(ctx, client, Args{endpoint}, &redrive.EnqueueOptions{ID: id})
 	if err != nil {
-		return err
+		return "", err
 	}
 	reply, err := receipt.Wait(ctx)
 	if failed, ok := errors.AsType[*redrive.FailedError](err); ok {
-		fmt.Fprintf(out, "%s failed: %s, %s\n", id, failed.Message, failed.Reason)
-		return nil
+		return fmt.Sprintf("%s failed: %s, %s", id, failed.Message, failed.Reason), nil
 	}
-	if err == nil {
-		fmt.Fprintf(out, "%s answered: %v\n\n", id, reply.Rate)
-	}
-	return err
+	return fmt.Sprintf("%s answered: %v", id, reply.Rate), err
 }
 
 // flakyServer breaks the first connection, lets the second request time out, and

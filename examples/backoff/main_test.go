@@ -15,9 +15,9 @@ func TestRetriesWhatTendsToPassAndNothingElse(t *testing.T) {
 rates-1, attempt 1: retry
 rates-1, attempt 2: retry
 rates-1, attempt 3: done
-rates-1 answered: 1.25
-
 missing-1, attempt 1: dead
+
+rates-1 answered: 1.25
 missing-1 failed: 404 Not Found, permanent
 `, out.String())
 }

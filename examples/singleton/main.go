@@ -1,6 +1,20 @@
-// Singleton: the job of a resource runs alone. The lock has an owner and is renewed
-// while the handler runs; a job that finds it held says who holds it and since when;
-// and the resource refuses a holder whose lock was taken over (fencing).
+// Command singleton runs a job only while no other runs for the same resource. The
+// recipe that people copy is
+//
+//	if not redis_client.set(lock_key, "1", nx=True, ex=300):
+//	    return {"status": "already_running", "resource_id": resource_id}
+//	try:
+//	    result = do_exclusive_work(resource_id)
+//	finally:
+//	    redis_client.delete(lock_key)
+//
+// whose lock ends after 300 s even if the work does not, and which then deletes the
+// lock of somebody else. Here the lock is renewed while the handler runs, its context
+// ends before the lock can, and a token lets the resource refuse a holder that
+// does not know.
+//
+//	go run ./examples/singleton
+//	REDIS_URL=redis://localhost:6379/0 go run ./examples/singleton
 package main
 
 import (
@@ -10,6 +24,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"sync"
 	"time"
 
@@ -19,153 +34,178 @@ import (
 	"github.com/redrive-go/redrive/embedded"
 )
 
-type syncArgs struct {
+// Args names what a job must be alone with.
+type Args struct {
 	ResourceID string `json:"resource_id"`
 }
 
-type syncResult struct {
-	Status string `json:"status"`
-}
+// Reindex is done for one resource at a time.
+var Reindex = redrive.NewTask[Args, string]("index.rebuild", redrive.TaskOptions{
+	Queue:     "singleton",
+	ResultTTL: time.Minute,
+})
 
-var syncResource = redrive.NewTask[syncArgs, syncResult]("resource.sync", redrive.TaskOptions{ResultTTL: time.Minute})
-
-// A ledger is a resource that checks fencing tokens: it keeps the highest it has
-// seen and refuses lower ones. Most databases can do this in a WHERE clause.
-type ledger struct {
+// An index is the resource. It keeps the highest fencing token that it has seen.
+type index struct {
 	mu      sync.Mutex
 	highest int64
-	entries []string
 }
 
-var errStale = errors.New("stale fencing token")
+var errStale = errors.New("refused: a later holder has written")
 
-func (l *ledger) append(ctx context.Context, entry string) error {
-	token, ok := redrive.FencingToken(ctx)
-	if !ok {
-		return errors.New("no lock")
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if token < l.highest {
+// Write is what a database does with "UPDATE … WHERE token <= $1".
+func (x *index) Write(token int64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if token < x.highest {
 		return errStale
 	}
-	l.highest = token
-	l.entries = append(l.entries, entry)
+	x.highest = token
 	return nil
 }
 
+// An indexer holds what the handler depends on.
+type indexer struct {
+	index   *index
+	started chan string   // tells that a job is at work
+	proceed chan struct{} // lets it end
+
+	late func() error // a write of the first job that is still on its way
+}
+
+func (i *indexer) rebuild(ctx context.Context, job *redrive.Job[Args]) (string, error) {
+	i.started <- job.ID
+	select {
+	case <-i.proceed: // the exclusive work, however long it takes
+	case <-ctx.Done(): // also when the lock is lost
+		return "", context.Cause(ctx)
+	}
+	token, _ := redrive.FencingToken(ctx)
+	if i.late == nil {
+		i.late = func() error { return i.index.Write(token) }
+	}
+	return "completed", i.index.Write(token)
+}
+
 func main() {
-	if err := run(context.Background(), os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "singleton:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	rdb, closeRedis, err := open(out)
+	rdb, closeRedis, err := connect()
 	if err != nil {
 		return err
 	}
 	defer closeRedis()
+
+	i := &indexer{index: &index{}, started: make(chan string, 1), proceed: make(chan struct{})}
+	mux := redrive.NewMux()
+	Reindex.Handle(mux, i.rebuild, redrive.Singleton(rdb, redrive.SingletonOptions{
+		Key: Reindex.Key(func(a Args) string { return a.ResourceID }),
+		// OnConflict defaults to Skip: the work is being done. Later(d) would wait.
+	}))
+	skipped := make(chan *redrive.AlreadyRunningError, 1)
+	worker, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{
+		Queues: []redrive.Queue{{Name: "singleton"}},
+		Logger: slog.New(slog.DiscardHandler),
+		Trace: &redrive.WorkerTrace{JobSettled: func(_ *redrive.Message, end redrive.JobEnd) {
+			if running, ok := errors.AsType[*redrive.AlreadyRunningError](end.Err); ok {
+				skipped <- running
+			}
+		}},
+	})
+	if err != nil {
+		return err
+	}
 	client, err := redrive.NewClient(rdb, redrive.ClientOptions{})
 	if err != nil {
 		return err
 	}
-
-	var book ledger
-	began, finish := make(chan struct{}), make(chan struct{})
-	mux := redrive.NewMux()
-	syncResource.Handle(mux,
-		func(ctx context.Context, job *redrive.Job[syncArgs]) (syncResult, error) {
-			close(began)
-			<-finish // the exclusive work
-			return syncResult{Status: "completed"}, book.append(ctx, job.Args.ResourceID)
-		},
-		redrive.Singleton(rdb, redrive.SingletonOptions{
-			Key: syncResource.Key(func(a syncArgs) string { return a.ResourceID }),
-		}))
-	worker, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
-	defer stop()
+	workerCtx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- worker.Run(ctx) }()
-
-	first, err := syncResource.Enqueue(ctx, client, syncArgs{ResourceID: "report-7"}, nil)
-	if err != nil {
-		return err
-	}
-	<-began
-	fmt.Fprintln(out, "first job: runs alone with report-7")
-
-	second, err := syncResource.Enqueue(ctx, client, syncArgs{ResourceID: "report-7"}, nil)
-	if err != nil {
-		return err
-	}
-	_, err = second.Wait(ctx)
-	var failed *redrive.FailedError
-	if !errors.As(err, &failed) {
-		return fmt.Errorf("the second job was not turned away: %w", err)
-	}
-	fmt.Fprintf(out, "second job: %s: %s\n", failed.Reason, failed.Message)
-
-	close(finish)
-	result, err := first.Wait(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "first job: %s\n", result.Status)
-
-	if err := fence(ctx, out, rdb, &book); err != nil {
-		return err
-	}
+	go func() { done <- worker.Run(workerCtx) }()
+	err = story(ctx, out, client, i, skipped)
 	stop()
-	return <-done
+	return errors.Join(err, <-done)
 }
 
-// fence shows what a token is for: a holder that lost its lock and does not know it.
-func fence(ctx context.Context, out io.Writer, rdb redis.UniversalClient, book *ledger) error {
-	locker, err := redrive.NewLocker(rdb, redrive.LockerOptions{})
+func story(ctx context.Context, out io.Writer, client *redrive.Client, i *indexer, skipped <-chan *redrive.AlreadyRunningError) error {
+	enqueue := func() (*redrive.Receipt[string], error) {
+		return Reindex.Enqueue(ctx, client, Args{ResourceID: "catalogue/42"}, nil)
+	}
+	first, err := enqueue()
 	if err != nil {
 		return err
 	}
-	old, err := locker.Acquire(ctx, "report-7")
+	if _, err := next(ctx, i.started); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "first job:  running")
+
+	if _, err = enqueue(); err != nil {
+		return err
+	}
+	running, err := next(ctx, skipped)
 	if err != nil {
 		return err
 	}
-	slow := context.WithoutCancel(old.Context()) // a write that is on its way already
-	if err := old.Release(ctx); err != nil {
+	fmt.Fprintf(out, "second job: already_running\n  key    %s\n  holder %s\n  since  %s\n",
+		running.Key, running.Holder, running.Since.Format(time.RFC3339))
+
+	i.proceed <- struct{}{}
+	status, err := first.Wait(ctx)
+	if err != nil {
 		return err
 	}
-	return locker.Do(ctx, "report-7", func(ctx context.Context) error {
-		if err := book.append(ctx, "by the new holder"); err != nil {
-			return err
-		}
-		if err := book.append(slow, "by the old holder"); !errors.Is(err, errStale) {
-			return fmt.Errorf("the old holder's write was taken: %w", err)
-		}
-		fmt.Fprintln(out, "the resource refused a write of the old holder:", errStale)
-		return nil
-	})
+	fmt.Fprintln(out, "first job: ", status)
+
+	third, err := enqueue()
+	if err != nil {
+		return err
+	}
+	if _, err := next(ctx, i.started); err != nil {
+		return err
+	}
+	i.proceed <- struct{}{}
+	if status, err = third.Wait(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "third job: ", status)
+
+	// The first job's process was stopped for a minute, and goes on as if nothing had
+	// happened; or its write was slow on its way.
+	fmt.Fprintln(out, "late write of the first job:", i.late())
+	return nil
 }
 
-// open uses the Redis at REDIS_URL, or one inside this process.
-func open(out io.Writer) (redis.UniversalClient, func(), error) {
+// next returns the next value of c.
+func next[T any](ctx context.Context, c <-chan T) (v T, err error) {
+	select {
+	case v = <-c:
+		return v, nil
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	}
+}
+
+// connect returns a client of the Redis at REDIS_URL, or of one in this process.
+func connect() (rdb redis.UniversalClient, closeRedis func() error, err error) {
 	if url := os.Getenv("REDIS_URL"); url != "" {
 		o, err := redis.ParseURL(url)
 		if err != nil {
 			return nil, nil, fmt.Errorf("REDIS_URL: %w", err)
 		}
-		fmt.Fprintln(out, "using the Redis at REDIS_URL")
-		rdb := redis.NewClient(o)
-		return rdb, func() { _ = rdb.Close() }, nil
+		rdb = redis.NewClient(o)
+		return rdb, rdb.Close, nil
 	}
 	server, err := embedded.Start()
 	if err != nil {
 		return nil, nil, err
 	}
-	fmt.Fprintln(out, "REDIS_URL is not set: using an in-process Redis")
-	return server.Client(), func() { _ = server.Close() }, nil
+	return server.Client(), server.Close, nil
 }

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestEachBackendStoresAndRunsScripts(t *testing.T) {
+	RequireServer(t)
 	seen := map[string]bool{}
 	EachWithCluster(t, func(t *testing.T, b *Backend) {
 		seen[b.Name] = true
@@ -70,6 +71,7 @@ func TestBackendsDoNotSeeEachOther(t *testing.T) {
 
 // What the test writes is gone afterwards, also where tests share a server.
 func TestBackendLeavesNothingBehind(t *testing.T) {
+	RequireServer(t)
 	var after *Backend
 	t.Run("writes", func(t *testing.T) {
 		after = OnCluster(t)

@@ -43,7 +43,7 @@ type ClaimedJob struct {
 // Lanes is how many calls a worker may have in flight on one queue. Each of them
 // claims and settles in a lane of its own; lane 0 is the keeper's, and that of
 // claims that settle nothing.
-const Lanes = 3
+const Lanes = 2
 
 // A ClaimCall asks for jobs. A lane has one claim in flight, each with a higher
 // number than the last, and the same number when the claim is sent again: then it

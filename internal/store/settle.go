@@ -64,7 +64,7 @@ type Burial struct {
 	Hook bool
 }
 
-var memos = [Lanes]string{"#s0", "#s1", "#s2"}
+var memos = [Lanes]string{"#s0", "#s1"}
 
 // fence returns the keys and arguments that fence.lua reads, after those of the
 // claim if there is one.

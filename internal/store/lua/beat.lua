@@ -18,7 +18,7 @@ local next = others[1] == ARGV[1] and others[4] or others[1] ~= ARGV[1] and othe
 local due = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2]
 local owned = redis.call('HLEN', KEYS[2])
 if owned > 0 then
-  for _, memo in ipairs(redis.call('HMGET', KEYS[2], '#c0', '#c1', '#c2', '#s0', '#s1', '#s2')) do
+  for _, memo in ipairs(redis.call('HMGET', KEYS[2], '#c0', '#c1', '#s0', '#s1')) do
     if memo then owned = owned - 1 end
   end
 end
