@@ -79,9 +79,13 @@ func (q *Queue) auditDead(ctx context.Context, jobs map[string]bool) ([]string, 
 	first := make(map[string]float64)
 	for task, zs := range byHook {
 		first[task] = zs[0].Score
+		ofTask := make(map[any]bool)
+		for _, z := range byTask[task] {
+			ofTask[z.Member] = true
+		}
 		for _, z := range zs {
-			if id := z.Member.(string); !slices.ContainsFunc(byTask[task], func(t redis.Z) bool { return t.Member == id }) {
-				add("a hook waits for %s, which is no dead letter of task %s", id, task)
+			if !ofTask[z.Member] {
+				add("a hook waits for %s, which is no dead letter of task %s", z.Member, task)
 			}
 		}
 	}
