@@ -96,18 +96,20 @@ func (a *attempt) prepare(now time.Time) (ready bool) {
 	return true
 }
 
-// decode reads the job's envelope and ledger into its message.
+// decode reads the job's ledger and envelope into its message. A job whose envelope
+// does not decode has its counters and history all the same.
 func (a *attempt) decode(now time.Time) (err error) {
 	q, m := a.q, &a.msg
 	m.ID, m.Queue, m.Task = a.job.ID, q.name, unknownName
 	m.prefix = q.s.opts.Prefix
 	m.token, _ = strconv.ParseInt(a.job.Token, 10, 64)
-	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
-		return err
-	}
 	if a.ledger, err = wire.ParseLedger([]byte(a.job.Ledger)); err != nil {
-		// The payload is whole: run it, and say that its counters start over.
+		// The payload may be whole: run it, and say that its counters start over.
 		q.s.log.Error("redrive: ledger is damaged: the job's counters start over", "queue", q.name, "id", m.ID, "error", err)
+	}
+	if a.env, err = decodeEnvelope(a.job.Envelope); err != nil {
+		m.fill(&wire.Envelope{Task: unknownName}, &a.ledger, now)
+		return err
 	}
 	m.fill(&a.env, &a.ledger, now)
 	return nil
