@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -59,96 +58,69 @@ type ClaimCall struct {
 	Probe bool
 }
 
-// The numbers of keys and arguments of claim.lua.
-const (
-	claimKeys = 8
-	claimArgs = 5
-)
-
-func (q *Queue) claimKeys(worker string) []string {
-	k := &q.keys
-	keys := make([]string, 0, claimKeys+8)
-	return append(keys, k.Ready, k.Jobs, k.Ledger, k.Delayed, k.Worker(worker), k.Workers, k.Stats, k.Bell)
+// queueKeys returns the keys that begin those of every script that moves jobs in or
+// out of a worker's hands; it has room for more.
+func (q *Queue) queueKeys(worker string, more int) []any {
+	k, own := &q.keys, q.keys.Worker(worker)
+	return append(make([]any, 0, 8+more),
+		&k.Ready, &k.Jobs, &k.Ledger, &k.Delayed, &own, &k.Workers, &k.Stats, &k.Bell)
 }
+
+// claimArgs is the number of arguments of claim.lua.
+const claimArgs = 6
+
+// claimMemos are the fields of a worker's hash that remember its last claims.
+var claimMemos = [Lanes]string{"#c0", "#c1"}
 
 func (c *ClaimCall) args(args []any) []any {
 	probe := "0"
 	if c.Probe {
 		probe = "1"
 	}
-	return append(args, c.Worker, c.Lane, c.Call, min(c.N, MaxBatch), probe)
+	n := min(c.N, MaxBatch)
+	return append(args, &c.Worker, &claimMemos[c.Lane], c.Call, n, n-1, probe)
 }
 
 // Claim gives the worker jobs.
 func (q *Queue) Claim(ctx context.Context, c ClaimCall) (Claimed, error) {
-	res, err := q.run(ctx, claimScript, q.claimKeys(c.Worker), c.args(make([]any, 0, claimArgs)))
+	reply, err := q.list(ctx, claimScript, q.queueKeys(c.Worker, 0), c.args(make([]any, 0, claimArgs)))
 	if err != nil {
 		return Claimed{}, q.wrap("claim", err)
 	}
-	return q.claimed(res)
+	return q.claimed(reply)
 }
 
 // claimed reads the reply of claim.lua.
-func (q *Queue) claimed(res any) (Claimed, error) {
-	reply, ok := res.([]any)
-	if !ok || len(reply) < 3 {
-		return Claimed{}, q.malformed("claim", res)
+func (q *Queue) claimed(reply []string) (Claimed, error) {
+	if len(reply) < 3 {
+		return Claimed{}, q.malformed("claim", reply)
 	}
-	state, _ := reply[0].(string)
-	c := Claimed{State: ClaimState(state), Now: msTime(reply[1]), NextDue: msTime(reply[2])}
+	now, err := strconv.ParseInt(reply[1], 10, 64)
+	due, err2 := strconv.ParseInt(reply[2], 10, 64)
+	c := Claimed{State: ClaimState(reply[0]), Now: msTime(now), NextDue: msTime(due)}
+	if err != nil || err2 != nil {
+		return Claimed{}, q.malformed("claim", reply)
+	}
 	if c.State != ClaimOK {
 		return c, nil
 	}
-	if len(reply) != 9 {
-		return Claimed{}, q.malformed("claim", res)
+	if len(reply) < 5 {
+		return Claimed{}, q.malformed("claim", reply)
 	}
-	var text [6]string
-	for i := range text {
-		text[i], _ = reply[3+i].(string)
+	token, jobs := reply[3], reply[5:]
+	n, err := strconv.Atoi(reply[4])
+	if err != nil || n < 0 || len(jobs) != 2*n && len(jobs) != 3*n {
+		return Claimed{}, q.malformed("claim", reply)
 	}
-	if c.Jobs, ok = unpackJobs(text[0], text[1], text[2:4], text[4:6]); !ok {
-		return Claimed{}, q.malformed("claim", res)
+	c.Jobs = make([]ClaimedJob, n)
+	for i := range c.Jobs {
+		j := &c.Jobs[i]
+		j.Token, j.ID, j.Envelope = token, jobs[i], jobs[n+i]
+		if len(jobs) > 2*n {
+			j.Ledger = jobs[2*n+i]
+		}
 	}
 	return c, nil
-}
-
-// unpackJobs takes the jobs of one claim apart; see pack.lua.
-func unpackJobs(token, ids string, envelopes, ledgers []string) ([]ClaimedJob, bool) {
-	if ids == "" {
-		return nil, true
-	}
-	jobs := make([]ClaimedJob, strings.Count(ids, ",")+1)
-	for i := range jobs {
-		j := &jobs[i]
-		j.Token = token
-		j.ID, ids, _ = strings.Cut(ids, ",")
-		var ok bool
-		if j.Envelope, ok = unpackOne(envelopes); !ok {
-			return nil, false
-		}
-		if ledgers[0] == "" {
-			continue
-		}
-		if j.Ledger, ok = unpackOne(ledgers); !ok {
-			return nil, false
-		}
-	}
-	return jobs, envelopes[1] == "" && ledgers[1] == ""
-}
-
-// unpackOne takes the first value off a packed pair of sizes and values.
-func unpackOne(packed []string) (value string, ok bool) {
-	size, rest, _ := strings.Cut(packed[0], ",")
-	packed[0] = rest
-	n, err := strconv.Atoi(size)
-	if err != nil || n > len(packed[1]) {
-		return "", false
-	}
-	if n < 0 { // there is none
-		return "", true
-	}
-	value, packed[1] = packed[1][:n], packed[1][n:]
-	return value, true
 }
 
 // msTime reads a time in ms; -1 is the zero time.

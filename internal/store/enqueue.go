@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // laneTTL is how long a lane's last call is remembered: far longer than any
@@ -40,30 +43,36 @@ func (j *NewJob) due() string {
 // It returns [ErrFull] when Redis refuses to grow; nothing was written then.
 func (q *Queue) Enqueue(ctx context.Context, lane string, call int64, lookDead bool, jobs []NewJob) (taken []int, err error) {
 	k := &q.keys
-	args := make([]any, 0, 3+3*len(jobs))
+	args := make([]any, 0, 4+3*len(jobs))
 	look := "0"
 	if lookDead {
 		look = "1"
 	}
-	args = append(args, call, laneTTL.Milliseconds(), look)
+	args = append(args, call, laneTTL.Milliseconds(), look, len(jobs))
+	later := false
 	for i := range jobs {
-		args = append(args, jobs[i].ID, jobs[i].Envelope, jobs[i].due())
+		j := &jobs[i]
+		args = append(args, &j.ID, j.Envelope) // a pointer: an interface of a string allocates
+		later = later || j.Delay > 0 || j.RunAt > 0
+	}
+	if later {
+		for i := range jobs {
+			args = append(args, jobs[i].due())
+		}
 	}
 	res, err := q.run(ctx, enqueueScript,
 		[]string{k.Jobs, k.Ready, k.Delayed, k.Letters, k.Lane(lane), k.Bell, k.Stats}, args)
+	if errors.Is(err, redis.Nil) {
+		return nil, q.wrap("enqueue", ErrOvertaken)
+	}
 	if err != nil {
 		return nil, q.wrap("enqueue", err)
 	}
-	reply, ok := res.([]any)
-	if ok && len(reply) == 1 {
-		return nil, q.wrap("enqueue", ErrOvertaken)
+	text, ok := res.(string)
+	if ok {
+		taken, err = indexes(text, 1)
 	}
-	if !ok || len(reply) != 2 {
-		return nil, q.malformed("enqueue", res)
-	}
-	text, _ := reply[1].(string)
-	taken, err = indexes(text, 1)
-	if err != nil {
+	if !ok || err != nil {
 		return nil, q.malformed("enqueue", res)
 	}
 	return taken, nil

@@ -30,7 +30,7 @@ func TestClaimDecodeStaysInItsAllocationBudget(t *testing.T) {
 }
 
 func TestFinishStaysInItsAllocationBudget(t *testing.T) {
-	q, done := cannedQueue(t, ""), hotDone()
+	q, done := cannedQueue(t, []string{""}), hotDone()
 	budget(t, 0.5, "finish: id and token as arguments", func() error {
 		_, err := q.Finish(t.Context(), Settler{Worker: "w", Call: "1"}, Succeeded, done)
 		return err
@@ -38,7 +38,7 @@ func TestFinishStaysInItsAllocationBudget(t *testing.T) {
 }
 
 func TestEnqueueStaysInItsAllocationBudget(t *testing.T) {
-	q, jobs := cannedQueue(t, []any{int64(1), ""}), hotNewJobs()
+	q, jobs := cannedQueue(t, ""), hotNewJobs()
 	budget(t, 2.5, "enqueue: id, envelope and due as arguments", func() error {
 		_, err := q.Enqueue(t.Context(), "lane", 1, false, jobs)
 		return err

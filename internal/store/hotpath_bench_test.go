@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,7 +24,12 @@ func (canned) DialHook(redis.DialHook) redis.DialHook {
 
 func (c canned) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
-		cmd.(*redis.Cmd).SetVal(c.reply)
+		switch cmd := cmd.(type) {
+		case *redis.StringSliceCmd:
+			cmd.SetVal(c.reply.([]string))
+		case *redis.Cmd:
+			cmd.SetVal(c.reply)
+		}
 		return nil
 	}
 }
@@ -50,11 +56,10 @@ func hotIDs() []string {
 	return ids
 }
 
-func claimReply() []any {
+func claimReply() []string {
 	envelope := `{"v":1,"task":"bench.noop","at":1753437600000,"args":{"data":"` + strings.Repeat("x", 89) + `"}}`
-	sizes := strings.TrimSuffix(strings.Repeat(strconv.Itoa(len(envelope))+",", hotBatch), ",")
-	return []any{"ok", int64(1753437600000), int64(-1), "1753437600000000",
-		strings.Join(hotIDs(), ","), sizes, strings.Repeat(envelope, hotBatch), "", ""}
+	reply := append([]string{"ok", "1753437600000", "-1", "1753437600000000", strconv.Itoa(hotBatch)}, hotIDs()...)
+	return append(reply, slices.Repeat([]string{envelope}, hotBatch)...)
 }
 
 func hotDone() []Done {
@@ -101,7 +106,7 @@ func BenchmarkClaimDecode(b *testing.B) {
 }
 
 func BenchmarkFinishArguments(b *testing.B) {
-	q, done := cannedQueue(b, ""), hotDone()
+	q, done := cannedQueue(b, []string{""}), hotDone()
 	perJob(b, func() error {
 		_, err := q.Finish(b.Context(), Settler{Worker: "w", Call: "1"}, Succeeded, done)
 		return err
@@ -109,7 +114,7 @@ func BenchmarkFinishArguments(b *testing.B) {
 }
 
 func BenchmarkPutbackArguments(b *testing.B) {
-	q, back := cannedQueue(b, ""), hotPutbacks()
+	q, back := cannedQueue(b, []string{""}), hotPutbacks()
 	perJob(b, func() error {
 		_, err := q.Putback(b.Context(), Settler{Worker: "w", Call: "1"}, back)
 		return err
@@ -117,7 +122,7 @@ func BenchmarkPutbackArguments(b *testing.B) {
 }
 
 func BenchmarkEnqueueArguments(b *testing.B) {
-	q, jobs := cannedQueue(b, []any{int64(1), ""}), hotNewJobs()
+	q, jobs := cannedQueue(b, ""), hotNewJobs()
 	perJob(b, func() error {
 		_, err := q.Enqueue(b.Context(), "lane", 1, false, jobs)
 		return err

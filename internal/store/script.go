@@ -19,8 +19,6 @@ var (
 	enqueueLua string
 	//go:embed lua/claim.lua
 	claimLua string
-	//go:embed lua/pack.lua
-	packLua string
 	//go:embed lua/fence.lua
 	fenceLua string
 	//go:embed lua/finish.lua
@@ -41,7 +39,7 @@ var (
 	fateLua string
 
 	enqueueScript = redis.NewScript(enqueueLua)
-	claimScript   = redis.NewScript(packLua + claimLua)
+	claimScript   = newListScript(claimLua)
 	finishScript  = newSettleScript(finishLua)
 	putbackScript = newSettleScript(putbackLua)
 	buryScript    = newSettleScript(buryLua)
@@ -54,18 +52,40 @@ var (
 
 // A settleScript ends attempts, and claims the next jobs in the same step if asked
 // to: then a busy worker needs one round trip and not two.
-type settleScript struct{ alone, andClaim *redis.Script }
+type settleScript struct{ alone, andClaim *listScript }
 
 func newSettleScript(lua string) settleScript {
+	settle := "local function settle(KEYS, ARGV)\n" + fenceLua + lua + "end\n"
 	return settleScript{
-		alone: redis.NewScript(fenceLua + lua),
-		// The parts stay what they are alone; each gets its share of the arguments.
-		andClaim: redis.NewScript(packLua +
-			"local function claim(KEYS, ARGV)\n" + claimLua + "end\n" +
-			"local function settle(KEYS, ARGV)\n" + fenceLua + lua + "end\n" +
-			fmt.Sprintf("return {settle({unpack(KEYS, %d)}, {unpack(ARGV, %d)}), claim(KEYS, ARGV)}\n",
-				claimKeys+1, claimArgs+1)),
+		alone: newListScript(settle + "return {settle(KEYS, ARGV)}\n"),
+		// The parts stay what they are alone: they share the keys, and each gets its
+		// arguments. What the first answers comes last.
+		andClaim: newListScript(settle + "local function claim(KEYS, ARGV)\n" + claimLua + "end\n" +
+			fmt.Sprintf("local refused = settle(KEYS, {unpack(ARGV, %d)})\n", claimArgs+1) +
+			"local answer = claim(KEYS, ARGV)\nanswer[#answer + 1] = refused\nreturn answer\n"),
 	}
+}
+
+// A listScript answers with a flat list of strings, which costs the reader least.
+type listScript struct{ lua, hash string }
+
+func newListScript(lua string) *listScript { return &listScript{lua, redis.NewScript(lua).Hash()} }
+
+// list evaluates a script as run does. The keys are pointers to strings: a string in
+// an interface is an allocation.
+func (q *Queue) list(ctx context.Context, s *listScript, keys, args []any) ([]string, error) {
+	send := func(verb string, script *string) ([]string, error) {
+		all := append(make([]any, 0, 3+len(keys)+len(args)), verb, script, len(keys))
+		cmd := redis.NewStringSliceCmd(ctx, append(append(all, keys...), args...)...)
+		cmd.SetFirstKeyPos(3)       // what a cluster goes by
+		_ = q.rdb.Process(ctx, cmd) // the error is the command's
+		return cmd.Result()
+	}
+	res, err := send("evalsha", &s.hash)
+	if replied(err, "NOSCRIPT") {
+		res, err = send("eval", &s.lua)
+	}
+	return res, err
 }
 
 // A Queue performs the operations of one queue. It holds no state besides

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -64,81 +63,91 @@ type Burial struct {
 	Hook bool
 }
 
-var memos = [Lanes]string{"#s0", "#s1"}
+// settleMemos are the fields of a worker's hash that remember its last settles.
+var settleMemos = [Lanes]string{"#s0", "#s1"}
 
-// fence returns the keys and arguments that fence.lua reads, after those of the
-// claim if there is one.
-func (q *Queue) fence(s *Settler, stride, jobs int) (keys []string, args []any) {
-	args = make([]any, 0, claimArgs+5+stride*jobs+2)
+// fence returns the keys and arguments that fence.lua reads, after the arguments of
+// the claim if there is one. There are more keys to come, and so many arguments for
+// each job.
+func (q *Queue) fence(s *Settler, owned func(i int) *Owned, jobs, more, fields int) (keys, args []any) {
+	args = make([]any, 0, claimArgs+5+(2+fields)*jobs+2)
 	if s.Next != nil {
-		keys, args = q.claimKeys(s.Next.Worker), s.Next.args(args)
+		args = s.Next.args(args)
 	}
 	reap := ""
 	if s.Reap {
 		reap = s.Worker
 	}
-	return append(keys, q.keys.Worker(s.Worker), q.keys.Workers), append(args, s.Call, reap, memos[s.Lane], stride, jobs)
-}
-
-// key returns the place of the key added last, as the settling script counts.
-func (s *Settler) key(keys []string) int {
-	if s.Next != nil {
-		return len(keys) - claimKeys
+	tokens := 1
+	for i := range jobs {
+		if owned(i).Token != owned(0).Token {
+			tokens = jobs
+			break
+		}
 	}
-	return len(keys)
+	args = append(args, &s.Call, reap, &settleMemos[s.Lane], jobs, tokens)
+	for i := range jobs {
+		args = append(args, &owned(i).ID) // pointers: an interface of a string allocates
+	}
+	for i := range tokens {
+		args = append(args, &owned(i).Token)
+	}
+	return q.queueKeys(s.Worker, more), args
 }
 
 // Finish ends jobs that succeeded, or were discarded, at most [MaxBatch].
 func (q *Queue) Finish(ctx context.Context, s Settler, counter Counter, jobs []Done) (Settled, error) {
 	k := &q.keys
-	stride := 2
-	if slices.ContainsFunc(jobs, func(d Done) bool { return d.TTL > 0 }) {
-		stride = 5
-	}
-	keys, args := q.fence(&s, stride, len(jobs))
-	keys = append(keys, k.Jobs, k.Ledger, k.Stats)
+	results, fields := 0, 0
 	for i := range jobs {
-		j := &jobs[i]
-		args = append(args, &j.ID, &j.Token) // pointers: an interface of a string allocates
-		switch {
-		case stride == 2:
-		case j.TTL > 0:
-			keys = append(keys, k.Result(j.ID))
-			args = append(args, s.key(keys), j.Result, ceilMillis(j.TTL))
-		default:
+		if jobs[i].TTL > 0 {
+			results++
+			fields = 3
+		}
+	}
+	keys, args := q.fence(&s, func(i int) *Owned { return &jobs[i].Owned }, len(jobs), results, fields)
+	args = append(args, string(counter))
+	if results == 0 {
+		return q.settle(ctx, "finish", finishScript, &s, keys, args)
+	}
+	for i := range jobs {
+		if j := &jobs[i]; j.TTL > 0 {
+			result := k.Result(j.ID)
+			keys = append(keys, &result)
+			args = append(args, len(keys), j.Result, ceilMillis(j.TTL))
+		} else {
 			args = append(args, 0, "", 0)
 		}
 	}
-	return q.settle(ctx, "finish", finishScript, &s, keys, append(args, string(counter), k.Channel))
+	return q.settle(ctx, "finish", finishScript, &s, keys, append(args, k.Channel))
 }
 
 // Putback puts jobs back, at most [MaxBatch].
 func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (Settled, error) {
-	k := &q.keys
-	keys, args := q.fence(&s, 5, len(jobs))
+	keys, args := q.fence(&s, func(i int) *Owned { return &jobs[i].Owned }, len(jobs), 0, 3)
 	for i := range jobs {
 		j := &jobs[i]
 		var delay any = "front"
 		if !j.Front {
 			delay = ceilMillis(j.Delay)
 		}
-		args = append(args, &j.ID, &j.Token, delay, j.Ledger, string(j.Counter))
+		args = append(args, delay, j.Ledger, string(j.Counter))
 	}
-	return q.settle(ctx, "put back", putbackScript, &s,
-		append(keys, k.Ready, k.Delayed, k.Ledger, k.Stats, k.Bell), args)
+	return q.settle(ctx, "put back", putbackScript, &s, keys, args)
 }
 
 // Bury turns jobs into dead letters, at most [MaxBatch].
 func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (Settled, error) {
 	k := &q.keys
-	keys, args := q.fence(&s, 7, len(jobs))
-	keys = append(keys, k.Jobs, k.Ledger, k.Dead, k.Letters, k.Hooks, k.Stats, k.DeadTasks)
+	keys, args := q.fence(&s, func(i int) *Owned { return &jobs[i].Owned }, len(jobs), 8, 5)
+	keys = append(keys, &k.Dead, &k.Letters, &k.Hooks, &k.DeadTasks)
 	known := make(map[string]int) // where in keys
 	place := func(own ...string) int {
 		if _, ok := known[own[0]]; !ok {
-			keys = append(keys, own[0])
-			known[own[0]] = s.key(keys)
-			keys = append(keys, own[1:]...)
+			known[own[0]] = len(keys) + 1
+			for i := range own {
+				keys = append(keys, &own[i])
+			}
 		}
 		return known[own[0]]
 	}
@@ -148,38 +157,31 @@ func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (Settled, er
 		if j.Hook {
 			hook = "1"
 		}
-		args = append(args, &j.ID, &j.Token, place(k.DeadTask(j.Task), k.TaskHooks(j.Task)), j.Task,
+		args = append(args, place(k.DeadTask(j.Task), k.TaskHooks(j.Task)), j.Task,
 			place(k.Why(indexedReason(j.Reason))), j.Entry, hook)
 	}
 	return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 }
 
-func (q *Queue) settle(ctx context.Context, op string, script settleScript, s *Settler, keys []string, args []any) (Settled, error) {
+func (q *Queue) settle(ctx context.Context, op string, script settleScript, s *Settler, keys, args []any) (Settled, error) {
 	lua := script.alone
 	if s.Next != nil {
 		lua = script.andClaim
 	}
-	res, err := q.run(ctx, lua, keys, args)
+	reply, err := q.list(ctx, lua, keys, args)
 	if err != nil {
 		return Settled{}, q.wrap(op, err)
 	}
+	if len(reply) == 0 {
+		return Settled{}, q.malformed(op, reply)
+	}
+	refused, reply := reply[len(reply)-1], reply[:len(reply)-1]
 	var settled Settled
+	if settled.Refused, err = indexes(refused, 0); err != nil {
+		return Settled{}, q.malformed(op, refused)
+	}
 	if s.Next != nil {
-		both, ok := res.([]any)
-		if !ok || len(both) != 2 {
-			return Settled{}, q.malformed(op, res)
-		}
-		if settled.Claimed, err = q.claimed(both[1]); err != nil {
-			return Settled{}, err
-		}
-		res = both[0]
+		settled.Claimed, err = q.claimed(reply)
 	}
-	text, ok := res.(string)
-	if ok {
-		settled.Refused, err = indexes(text, 0)
-	}
-	if !ok || err != nil {
-		return Settled{}, q.malformed(op, res)
-	}
-	return settled, nil
+	return settled, err
 }

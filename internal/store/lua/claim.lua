@@ -1,59 +1,60 @@
 -- Gives a worker up to n jobs, each fenced by the call's token.
--- KEYS ready, jobs, ledger, delayed, w:<worker>, workers, stats, bell
--- ARGV worker, lane, call number of the lane, n (at most 500), '1' to be refused by a
---      replica in any case
--- Returns {state, now ms, next due ms or -1, token, ids joined by commas, envelopes
---      packed in two, ledgers packed in two or '' where there are none};
+-- KEYS the eight of queueKeys
+-- ARGV worker, memo field of the lane, call number of the lane, n (at most 500),
+--      n - 1, '1' to be refused by a replica in any case
+-- Returns {state, now ms, next due ms or -1, token, number of jobs, their ids, their
+--      envelopes, their ledgers if any has one}: flat, nil for what does not exist.
 --      state is 'ok', 'paused', 'lapsed' (the worker has no lease: beat first)
 --      or 'stale' (a later call of this lane was here).
 -- I4: tokens strictly increase. I6, I7: a call sent again gets the same jobs.
 -- I12: due by the clock of Redis. I14: reads all before the first write, which
 -- frees memory, so that a full Redis does not refuse the rest (it can drain).
-local memo, call, n = '#c' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-if ARGV[5] == '1' then redis.call('HDEL', KEYS[5], '#') end
+if ARGV[6] == '1' then redis.call('HDEL', KEYS[5], '#') end
 local t = redis.call('TIME')
-local us, now = t[1] * 1000000 + t[2], t[1] * 1000 + math.floor(t[2] / 1000)
+local us = t[1] * 1000000 + t[2]
+local now = math.floor(us / 1000)
 local lease = redis.call('ZSCORE', KEYS[6], ARGV[1])
 if not lease or tonumber(lease) < now then return {'lapsed', now, -1} end
 
 local function reply(token, ids, nextdue)
-  if #ids == 0 then return {'ok', now, nextdue, token, '', '', '', '', ''} end
-  local lsizes, ledgers = '', ''
-  if redis.call('EXISTS', KEYS[3]) == 1 then lsizes, ledgers = pack(redis.call('HMGET', KEYS[3], unpack(ids)), #ids) end
-  local sizes, envelopes = pack(redis.call('HMGET', KEYS[2], unpack(ids)), #ids)
-  return {'ok', now, nextdue, token, table.concat(ids, ','), sizes, envelopes, lsizes, ledgers}
+  local answer, n = {'ok', now, nextdue, token, #ids, unpack(ids)}, #ids
+  if n == 0 then return answer end
+  for i, v in ipairs(redis.call('HMGET', KEYS[2], unpack(ids))) do answer[5 + n + i] = v end
+  if redis.call('EXISTS', KEYS[3]) == 0 then return answer end
+  for i, v in ipairs(redis.call('HMGET', KEYS[3], unpack(ids))) do answer[5 + 2 * n + i] = v end
+  return answer
 end
-
-local last, mine = string.match(redis.call('HGET', KEYS[5], memo) or '', '^(%d+):(%d+)$')
-if last and tonumber(last) > call then return {'stale', now, -1} end
-if last and tonumber(last) == call then
-  local ids, owned = {}, redis.call('HGETALL', KEYS[5])
-  for i = 1, #owned, 2 do if owned[i + 1] == mine then ids[#ids + 1] = owned[i] end end
-  return reply(mine, ids, now)
+local known = redis.call('HGET', KEYS[5], ARGV[2])
+if known then
+  local call, mine = string.match(known, '^(%d+):(%d+)$')
+  if call == ARGV[3] then
+    local ids, owned = {}, redis.call('HGETALL', KEYS[5])
+    for i = 1, #owned, 2 do if owned[i + 1] == mine then ids[#ids + 1] = owned[i] end end
+    return reply(mine, ids, now)
+  end
+  if tonumber(call) > tonumber(ARGV[3]) then return {'stale', now, -1} end
 end
 local st = redis.call('HMGET', KEYS[7], 'paused', 'token')
 if st[1] then return {'paused', now, -1} end
 
-local head, due = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES'), {}
+local head, due = redis.call('ZRANGE', KEYS[4], '0', '0', 'WITHSCORES'), {}
 if head[2] and tonumber(head[2]) <= now then
-  due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
+  due = redis.call('ZRANGE', KEYS[4], '-inf', now, 'BYSCORE', 'LIMIT', '0', ARGV[4])
   head = redis.call('ZRANGE', KEYS[4], #due, #due, 'WITHSCORES')
 end
-local ids = redis.call('LRANGE', KEYS[1], 0, n - 1)
-local popped, wait = #ids, {}
+local n, ids, wait = tonumber(ARGV[4]), redis.call('LRANGE', KEYS[1], '0', ARGV[5]), {}
 for _, id in ipairs(due) do if #ids < n then ids[#ids + 1] = id else wait[#wait + 1] = id end end
 local token = string.format('%.0f', math.max(us, tonumber(st[2] or '0') + 1))
 local answer = reply(token, ids, head[2] and math.floor(tonumber(head[2])) or -1)
 if #ids == 0 then return answer end
-
-if popped > 0 then redis.call('LPOP', KEYS[1], popped) end
+redis.call('LTRIM', KEYS[1], ARGV[4], '-1')
 if #due > 0 then redis.call('ZREM', KEYS[4], unpack(due)) end
 local own = {}
 for i, id in ipairs(ids) do own[2 * i - 1], own[2 * i] = id, token end
-redis.call('HSET', KEYS[5], memo, ARGV[3] .. ':' .. token, unpack(own))
+redis.call('HSET', KEYS[5], ARGV[2], ARGV[3] .. ':' .. token, unpack(own))
 redis.call('HSET', KEYS[7], 'token', token)
 if #wait > 0 then redis.call('RPUSH', KEYS[1], unpack(wait)) end
 if #ids == n and redis.call('LLEN', KEYS[8]) == 0 and (head[2] or redis.call('LLEN', KEYS[1]) > 0) then
-  redis.call('RPUSH', KEYS[8], 1)
+  redis.call('RPUSH', KEYS[8], '1')
 end
 return answer

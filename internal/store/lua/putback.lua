@@ -1,15 +1,16 @@
 -- Puts jobs back: after a delay, or to the front at once.
--- KEYS w:<worker>, workers, ready, delayed, ledger, stats, bell
--- ARGV as the fence has it, each job: id, token, delay ms ('front' = to the front),
---      ledger ('' = unchanged), the counter to raise
+-- KEYS the eight of queueKeys
+-- ARGV as the fence has it; for each job: delay ms ('front' = to the front), ledger
+--      ('' = unchanged), the counter to raise
 -- Returns the comma-ended indexes of the jobs whose token was refused.
 -- I5: a job leaves the worker's hash and enters ready or delayed in one step.
 local now = clock()
-local head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+local head = redis.call('ZRANGE', KEYS[4], '0', '0', 'WITHSCORES')
 local first = head[2] and tonumber(head[2]) or math.huge
 local front, back, later, ledgers, count, ring = {}, {}, {}, {}, {}, false
 for i = #own, 1, -1 do
-  local id, delay, ledger, counter = ARGV[own[i]], ARGV[own[i] + 2], ARGV[own[i] + 3], ARGV[own[i] + 4]
+  local id, at = mine[i], rest + 3 * own[i]
+  local delay, ledger, counter = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if delay == 'front' then
     front[#front + 1] = id
   elseif tonumber(delay) <= 0 then
@@ -26,10 +27,10 @@ for i = #own, 1, -1 do
   end
   count[counter] = (count[counter] or 0) + 1
 end
-if #ledgers > 0 then redis.call('HSET', KEYS[5], unpack(ledgers)) end
+if #ledgers > 0 then redis.call('HSET', KEYS[3], unpack(ledgers)) end
 if #later > 0 then redis.call('ZADD', KEYS[4], unpack(later)) end
-if #back > 0 then redis.call('RPUSH', KEYS[3], unpack(back)) end
-if #front > 0 then redis.call('LPUSH', KEYS[3], unpack(front)) end
-for counter, n in pairs(count) do redis.call('HINCRBY', KEYS[6], counter, n) end
-if (ring or #front + #back > 0) and redis.call('LLEN', KEYS[7]) == 0 then redis.call('RPUSH', KEYS[7], 1) end
+if #back > 0 then redis.call('RPUSH', KEYS[1], unpack(back)) end
+if #front > 0 then redis.call('LPUSH', KEYS[1], unpack(front)) end
+for counter, n in pairs(count) do redis.call('HINCRBY', KEYS[7], counter, n) end
+if (ring or #front + #back > 0) and redis.call('LLEN', KEYS[8]) == 0 then redis.call('RPUSH', KEYS[8], '1') end
 return refused
