@@ -64,12 +64,12 @@ func (q *served) start(ctx context.Context, c store.Claimed) int {
 		}
 	}
 	lease := q.own(as)
-	for i, a := range as {
-		if a.lease = lease; i < run {
-			q.s.launch(a)
-		} else {
-			q.outbox.add(a)
-		}
+	for _, a := range as {
+		a.lease = lease
+	}
+	q.s.runners.launch(as[:run])
+	for _, a := range as[run:] {
+		q.outbox.add(a)
 	}
 	return len(as)
 }
@@ -184,29 +184,6 @@ func (a *attempt) unknownTask(now time.Time) {
 	a.snooze(delay, err)
 }
 
-// launch hands an attempt to a runner, and starts one if all are busy. There are
-// never more than slots.
-func (s *session) launch(a *attempt) {
-	s.launchMu.Lock()
-	defer s.launchMu.Unlock()
-	if s.closed {
-		return // past the deadline of the shutdown: drain puts the job back
-	}
-	busy := s.busy.Add(1)
-	if s.spawned < busy && s.spawned < int64(s.opts.Concurrency) {
-		s.spawned++
-		s.runners.Go(s.runner)
-	}
-	s.work <- a // has room for all slots
-}
-
-// runner runs attempts until the work ends.
-func (s *session) runner() {
-	for a := range s.work {
-		s.run(a)
-	}
-}
-
 // run runs one attempt and passes its end on. A handler that calls
 // runtime.Goexit takes the runner with it: another takes its place.
 func (s *session) run(a *attempt) {
@@ -216,9 +193,9 @@ func (s *session) run(a *attempt) {
 	defer func() {
 		if !returned {
 			result, err = nil, &PanicError{}
-			s.runners.Go(s.runner)
+			s.runners.replace()
 		}
-		s.busy.Add(-1)
+		s.runners.busy.Add(-1)
 		a.judge(result, err)
 		a.q.outbox.add(a)
 	}()

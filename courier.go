@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/redrive-go/redrive/internal/store"
 )
@@ -40,15 +41,15 @@ func (o *outbox) stop() {
 }
 
 // take moves what waits into batch; it blocks until there is something, and
-// returns nothing after stop. Before it takes, it yields as long as that makes the
-// batch grow: handlers that are about to return go along.
-func (o *outbox) take(batch []*attempt) []*attempt {
+// returns nothing after stop. While handlers run, it yields before it takes, as long
+// as that makes the batch grow: those that are about to return go along.
+func (o *outbox) take(batch []*attempt, busy *atomic.Int64) []*attempt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.waiting) == 0 && !o.stopped {
 		o.filled.Wait()
 	}
-	for n := 0; n < len(o.waiting); {
+	for n := 0; n < len(o.waiting) && busy.Load() > 0; {
 		n = len(o.waiting)
 		o.mu.Unlock()
 		runtime.Gosched()
@@ -102,7 +103,7 @@ func groupOf(a Action) int {
 
 func (c *courier) loop() {
 	for {
-		c.batch = c.q.outbox.take(c.batch[:0])
+		c.batch = c.q.outbox.take(c.batch[:0], &c.q.s.runners.busy)
 		if len(c.batch) == 0 {
 			return
 		}

@@ -21,7 +21,8 @@ import (
 //     and listens (dispatch.go)
 //   - one short-lived goroutine per such claim and per listen, at most one of each
 //     per queue (dispatch.go)
-//   - runners: run handlers; at most Concurrency; end when work closes (attempt.go)
+//   - runners: run handlers; at most Concurrency; end when told, once nothing waits
+//     (runners.go)
 //   - a courier per queue: settles and claims; ends when told, once nothing is left
 //     (courier.go)
 //   - an undertaker per queue: hooks and retention of dead letters; ends once the
@@ -44,13 +45,7 @@ type session struct {
 	jobs       context.Context
 	cancelJobs context.CancelCauseFunc
 
-	work    chan *attempt // buffered for Concurrency, so a claim never blocks on it
-	runners sync.WaitGroup
-	busy    atomic.Int64 // attempts handed to runners whose handler has not returned
-
-	launchMu sync.Mutex
-	spawned  int64 // runners started
-	closed   bool  // work is closed
+	runners runners
 
 	asides sync.WaitGroup // claims and listens
 	wakeup chan struct{}  // makes dispatch look again
@@ -113,7 +108,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
 	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
 	s.quit = make(chan struct{})
-	s.work = make(chan *attempt, w.opts.Concurrency)
+	s.runners.init(w.opts.Concurrency, s.run)
 	s.wakeup = make(chan struct{}, 1)
 	s.schedule.slots = w.opts.Concurrency
 	for _, o := range w.opts.Queues {
@@ -213,10 +208,7 @@ func (s *session) drain() error {
 	defer stop.Stop()
 	s.await(deadline)
 
-	s.launchMu.Lock()
-	s.closed = true
-	close(s.work)
-	s.launchMu.Unlock()
+	s.runners.close()
 	if s.schedule.available() < s.opts.Concurrency {
 		s.stopSettle() // out of time: what is not settled is put back below
 	}
@@ -239,10 +231,10 @@ func (s *session) drain() error {
 			s.log.Info("redrive: put unfinished jobs back to the front", "queue", q.name, "jobs", n)
 		}
 	}
-	if n := s.busy.Load(); n > 0 {
+	if n := s.runners.busy.Load(); n > 0 {
 		errs = append(errs, fmt.Errorf("redrive: Run: %d %w within %v of their cancellation", n, ErrHandlersStuck, notice))
 	} else {
-		s.runners.Wait()
+		s.runners.all.Wait()
 	}
 	return errors.Join(errs...)
 }

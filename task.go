@@ -228,10 +228,9 @@ func (t *Task[A, R]) Handler(fn func(context.Context, *Job[A]) (R, error)) Handl
 			return nil, permanentReason(ReasonMalformed, fmt.Errorf("decode the arguments of %s: %w", m.Task, err))
 		}
 		if timeout > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, timeout, ErrTimeout)
-			defer cancel()
-			ctx = underLock(ctx)
+			timed, end := withTimeout(ctx, timeout)
+			defer end()
+			ctx = underLock(timed)
 		}
 		result, err := fn(ctx, &job)
 		if err != nil {
