@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cenkalti/backoff/v4"
+
 	"github.com/redrive-go/redrive/internal/store"
 )
 
@@ -142,7 +144,7 @@ func (c *courier) settle(group int, batch []*attempt, last bool) {
 		}
 	}
 	send := c.call(by, group, batch)
-	retry := newReconnect()
+	var retry *backoff.ExponentialBackOff
 	for {
 		ctx, cancel := context.WithTimeout(s.settle, sendTimeout)
 		settled, err := send(ctx)
@@ -163,6 +165,9 @@ func (c *courier) settle(group int, batch []*attempt, last bool) {
 		q.keeper.lost(err)
 		if by.Next != nil {
 			by.Next.Probe = true
+		}
+		if retry == nil {
+			retry = newReconnect()
 		}
 		if !sleep(s.settle, retry.NextBackOff()) {
 			s.log.Warn("redrive: gave up settling at shutdown", "queue", q.name, "jobs", len(batch), "error", err)
