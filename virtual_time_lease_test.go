@@ -65,3 +65,40 @@ func aWorkerIsCutOff(t *testing.T) {
 	proxy.Heal()
 	require.Error(t, w.stop())
 }
+
+// The clock of a delay is Redis's, which counts in microseconds. Here a job that is
+// due at a whole millisecond has the worker look just then.
+func TestI12_ADelayIsNotShortByTheFractionOfAMillisecond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, redistest.Embedded(t))
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		begun := time.Now()
+		const fraction = 600 * time.Microsecond
+		starts := make(chan time.Duration, 10)
+		mux := redrive.NewMux()
+		task.Handle(mux, redrive.NoResult(func(_ context.Context, job *redrive.Job[number]) error {
+			if job.Args.N == 0 && job.Snoozes == 0 {
+				time.Sleep(fraction)
+				return redrive.Snooze(time.Second)
+			}
+			if job.Args.N < 2 {
+				starts <- time.Since(begun)
+			}
+			return nil
+		}))
+		r.start(mux, redrive.WorkerOptions{})
+		enqueue := func(n int, o *redrive.EnqueueOptions) {
+			_, err := task.Enqueue(r.ctx(), r.client, number{n}, o)
+			require.NoError(t, err)
+		}
+		enqueue(2, &redrive.EnqueueOptions{RunAt: begun.Add(time.Second)})
+		enqueue(0, nil)
+		time.Sleep(fraction)
+		enqueue(1, &redrive.EnqueueOptions{Delay: time.Second})
+		for range 2 {
+			require.GreaterOrEqual(t, <-starts, time.Second+fraction)
+		}
+		r.drained()
+	})
+}

@@ -5,8 +5,9 @@
 --      due ('' now, '+ms' from now, 'ms' since the epoch)
 -- Returns {now ms, '' or the comma-ended indexes of jobs whose id was taken};
 --      {-1} for a call that a later one of its lane has overtaken.
--- I6: the lane remembers its last call and the answer to it. I14: the first
--- write is the HSET, which a full Redis refuses before anything has changed.
+-- I6: the lane remembers its last call and the answer to it. I12: a delay counts
+-- from the next millisecond on. I14: the first write is the HSET, which a full Redis
+-- refuses before anything has changed.
 local call = tonumber(ARGV[1])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -37,7 +38,7 @@ for i, id in ipairs(ids) do
     local at = 0
     if due ~= '' then
       at = tonumber(due)
-      if string.sub(due, 1, 1) == '+' then at = now + at end
+      if string.sub(due, 1, 1) == '+' then at = t[1] * 1000 + math.ceil(t[2] / 1000) + at end
     end
     if at <= now then
       push[#push + 1] = id
