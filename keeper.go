@@ -20,7 +20,6 @@ type keeper struct {
 	kicks chan struct{}
 
 	// Of the loop's goroutine (and of register, before it starts):
-	held    time.Time // our lease holds at least until then
 	contact time.Time // in touch without a gap since then; zero when out of touch
 	last    time.Time // the last beat that was answered was sent then
 	expired []string
@@ -28,14 +27,20 @@ type keeper struct {
 	strange map[string]stray
 	reaps   int
 
+	mu sync.Mutex
 	// down is since when Redis does not answer; zero while it does.
-	mu   sync.Mutex
 	down time.Time
+	// held is until when our lease holds at least, zero once it has lapsed; expiry
+	// fires then, also while a beat waits for its answer.
+	held   time.Time
+	expiry *time.Timer
 }
 
 func (k *keeper) init(q *served) {
 	k.q = q
 	k.kicks = make(chan struct{}, 1)
+	k.expiry = time.AfterFunc(time.Hour, k.lapsed)
+	k.expiry.Stop()
 }
 
 // stray is a job that Redis says is ours and that we have not heard of.
@@ -91,6 +96,7 @@ func (k *keeper) back() {
 // again and again while Redis does not answer.
 func (k *keeper) loop() {
 	ctx, lease := k.q.s.keep, k.q.s.opts.Lease
+	defer k.expiry.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := newReconnect()
@@ -105,7 +111,6 @@ func (k *keeper) loop() {
 		err := k.beat(ctx)
 		if err != nil {
 			wait = retry.NextBackOff()
-			k.outOfTouch()
 		} else {
 			retry.Reset()
 			wait = min(wait, k.reap(ctx))
@@ -135,7 +140,8 @@ func (k *keeper) beat(ctx context.Context) error {
 	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 {
 		k.contact = now // a gap: others may have had it too
 	}
-	k.last, k.held = sent, sent.Add(lease)
+	k.last = sent
+	k.extend(sent.Add(lease))
 	k.expired, k.lapse = b.Expired, time.Time{}
 	if !b.NextLapse.IsZero() {
 		k.lapse = now.Add(b.NextLapse.Sub(b.Now))
@@ -210,11 +216,24 @@ func (k *keeper) settler(worker string, reap bool) store.Settler {
 	return store.Settler{Worker: worker, Call: k.q.s.id + "/" + strconv.Itoa(k.reaps), Reap: reap}
 }
 
-// outOfTouch cancels everything once the lease must have lapsed: others may take
-// the jobs over from now on.
-func (k *keeper) outOfTouch() {
-	if !k.held.IsZero() && time.Now().After(k.held) {
-		k.held = time.Time{} // once
+// extend notes until when our lease holds, by our clock.
+func (k *keeper) extend(until time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held = until
+	k.expiry.Reset(time.Until(until))
+}
+
+// lapsed cancels everything once the lease must have lapsed: others may take the
+// jobs over from now on.
+func (k *keeper) lapsed() {
+	k.mu.Lock()
+	over := !k.held.IsZero() && !time.Now().Before(k.held) // it was not extended since
+	if over {
+		k.held = time.Time{}
+	}
+	k.mu.Unlock()
+	if over {
 		k.q.loseLease()
 	}
 }

@@ -6,8 +6,9 @@
 --      epoch)
 -- Returns the comma-ended indexes of the jobs whose id was taken; nil for a call that
 --      a later one of its lane has overtaken.
--- I6: the lane remembers its last call and the answer to it. I14: the first
--- write is the HSET, which a full Redis refuses before anything has changed.
+-- I6: the lane remembers its last call and the answer to it. I12: a delay counts
+-- from the next millisecond on. I14: the first write is the HSET, which a full Redis
+-- refuses before anything has changed.
 local last = redis.call('GET', KEYS[5])
 if last then
   local call, taken = string.match(last, '^(%d+):(.*)$')
@@ -19,10 +20,10 @@ local n, ids = tonumber(ARGV[4]), {}
 for i = 1, n do ids[i] = ARGV[3 + 2 * i] end
 local have = redis.call('HMGET', KEYS[1], unpack(ids))
 local dead = ARGV[3] == '1' and redis.call('HMGET', KEYS[4], unpack(ids)) or {}
-local now, first, dues = 0, 0, 4 + 2 * n
+local now, next, first, dues = 0, 0, 0, 4 + 2 * n
 if #ARGV > dues then
   local t, head = redis.call('TIME'), redis.call('ZRANGE', KEYS[3], '0', '0', 'WITHSCORES')
-  now = t[1] * 1000 + math.floor(t[2] / 1000)
+  now, next = t[1] * 1000 + math.floor(t[2] / 1000), t[1] * 1000 + math.ceil(t[2] / 1000)
   first = head[2] and tonumber(head[2]) or math.huge
 end
 
@@ -34,7 +35,7 @@ for i, id in ipairs(ids) do
     seen[id], fresh = true, fresh + 1
     fields[2 * fresh - 1], fields[2 * fresh] = id, ARGV[4 + 2 * i]
     local due, at = ARGV[dues + i] or '', 0
-    if due ~= '' then at = string.sub(due, 1, 1) == '+' and now + due or tonumber(due) end
+    if due ~= '' then at = string.sub(due, 1, 1) == '+' and next + due or tonumber(due) end
     if at <= now then
       push[#push + 1] = id
     else

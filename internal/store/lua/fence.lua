@@ -9,9 +9,9 @@
 -- I4: a job whose token is not current is refused. I6: the worker's hash keeps
 -- the last call and its answer. I14: the first write is an HDEL, which a full
 -- Redis allows and which makes the rest of the script legal.
-local function clock()
+local function clock(round)
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  return t[1] * 1000 + (round or math.floor)(t[2] / 1000)
 end
 local jobs, tokens = tonumber(ARGV[4]), tonumber(ARGV[5])
 local first, rest = 6 + jobs, 6 + jobs + tokens

@@ -4,7 +4,7 @@
 --      ('' = unchanged), the counter to raise
 -- Returns the comma-ended indexes of the jobs whose token was refused.
 -- I5: a job leaves the worker's hash and enters ready or delayed in one step.
-local now = clock()
+local now = clock(math.ceil) -- a delay counts from the next millisecond on (I12)
 local head = redis.call('ZRANGE', KEYS[4], '0', '0', 'WITHSCORES')
 local first = head[2] and tonumber(head[2]) or math.huge
 local front, back, later, ledgers, count, ring = {}, {}, {}, {}, {}, false
