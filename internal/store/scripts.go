@@ -14,7 +14,7 @@ func Scripts() map[string]*redis.Script {
 		"finish":  finishScript.alone, "finish+claim": finishScript.andClaim,
 		"putback": putbackScript.alone, "putback+claim": putbackScript.andClaim,
 		"bury": buryScript.alone, "bury+claim": buryScript.andClaim,
-		"beat": beatScript, "expired": expiredScript, "leave": leaveScript,
+		"beat": beatScript, "expired": expiredScript, "leave": leaveScript, "ring": ringScript,
 		"stats": statsScript, "fate": fateScript, "clock": clockScript,
 		"dead_page": deadPageScript, "dead_take": deadTakeScript, "dead_settle": deadSettleScript,
 		"dead_trim": deadTrimScript, "dead_release": deadReleaseScript,
