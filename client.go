@@ -247,7 +247,7 @@ func (c *Client) Stats(ctx context.Context, queue string) (QueueStats, error) {
 	}
 	s, err := c.queue(queue).store.Stats(ctx)
 	if err != nil {
-		return QueueStats{}, fmt.Errorf("redrive: %w", err)
+		return QueueStats{}, fmt.Errorf("redrive: %w", unavailable(ctx, err))
 	}
 	n := s.Counters
 	return QueueStats{
@@ -266,7 +266,7 @@ func (c *Client) Pause(ctx context.Context, queue string) error {
 		return fmt.Errorf("redrive: Pause: %w", err)
 	}
 	if err := c.queue(queue).store.Pause(ctx); err != nil {
-		return fmt.Errorf("redrive: %w", err)
+		return fmt.Errorf("redrive: %w", unavailable(ctx, err))
 	}
 	return nil
 }
@@ -277,7 +277,7 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 		return fmt.Errorf("redrive: Resume: %w", err)
 	}
 	if err := c.queue(queue).store.Resume(ctx); err != nil {
-		return fmt.Errorf("redrive: %w", err)
+		return fmt.Errorf("redrive: %w", unavailable(ctx, err))
 	}
 	return nil
 }

@@ -1,9 +1,12 @@
 package redrive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // Errors of an enqueue.
@@ -15,9 +18,19 @@ var (
 	// ErrBackpressure: Redis is at its memory limit and takes no more jobs until
 	// workers have drained some. Nothing was enqueued.
 	ErrBackpressure = errors.New("redis is full")
-	// ErrUnavailable: Redis could not be reached or could not answer in time.
+	// ErrUnavailable: Redis could not be reached or could not answer in time. Other
+	// calls return it, too: what they do may be done again.
 	ErrUnavailable = errors.New("redis is unavailable")
 )
+
+// unavailable marks an error of a call that Redis did not answer, unless it is the
+// caller's context that ended it.
+func unavailable(ctx context.Context, err error) error {
+	if ctx.Err() == nil && store.Transient(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
 
 // Errors of a receipt.
 var (

@@ -219,7 +219,7 @@ func (k *Lock) refresh(ctx context.Context, rdb redis.UniversalClient) error {
 	defer cancel()
 	held, err := k.open(rdb).Renew(try, k.owner, o.TTL)
 	if err != nil {
-		return fmt.Errorf("redrive: %w", err)
+		return fmt.Errorf("redrive: %w", unavailable(ctx, err))
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -269,7 +269,7 @@ func (k *Lock) sendRelease(ctx context.Context) error {
 		case err == nil:
 			return fmt.Errorf("redrive: release lock %q: %w", k.key, ErrLockLost)
 		case ctx.Err() != nil || !store.Transient(err) || time.Now().After(deadline) || !sleep(ctx, retry.NextBackOff()):
-			return fmt.Errorf("redrive: %w; it is free after its TTL", err)
+			return fmt.Errorf("redrive: %w; it is free after its TTL", unavailable(ctx, err))
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (r *Receipt[R]) Poll(ctx context.Context) (result R, done bool, err error) 
 	fate, err := r.client.queue(r.queue).store.Fate(ctx, r.ID)
 	switch {
 	case err != nil:
-		return result, false, fmt.Errorf("redrive: %w", err)
+		return result, false, fmt.Errorf("redrive: %w", unavailable(ctx, err))
 	case fate.Pending:
 		return result, false, nil
 	case fate.HasResult:

@@ -224,7 +224,7 @@ func (s *session) drain() error {
 	defer cancel()
 	var errs []error
 	for _, q := range s.queues {
-		n, err := q.store.Leave(ctx, s.id)
+		n, err := q.leave(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("redrive: Run: %w; its jobs start again when the lease has lapsed", err))
 		} else if n > 0 {
@@ -237,6 +237,22 @@ func (s *session) drain() error {
 		s.runners.all.Wait()
 	}
 	return errors.Join(errs...)
+}
+
+// leaveFor bounds how long a worker that stops waits for a Redis that does not answer.
+const leaveFor = time.Second
+
+// leave gives back what the session owns. It tries again for a while: a lost answer
+// is no reason to say that the jobs must wait for the lease to lapse.
+func (q *served) leave(ctx context.Context) (released int, err error) {
+	until, retry := time.Now().Add(leaveFor), newReconnect()
+	for {
+		n, err := q.store.Leave(ctx, q.s.id)
+		released += n
+		if err == nil || !store.Transient(err) || time.Now().After(until) || !sleep(ctx, retry.NextBackOff()) {
+			return released, err
+		}
+	}
 }
 
 // endLetters lets the undertakers finish: hooks of the last burials are called, for

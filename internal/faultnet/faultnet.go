@@ -201,6 +201,17 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Hang leaves every connection there is half open: it stays, passes nothing on any
+// more, and hides that an end was closed. New ones are accepted. They count as open
+// until Cut or Close.
+func (p *Proxy) Hang() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.sessions {
+		s.hung.Store(true)
+	}
+}
+
 // Down is Cut, and refuses new connections until Up.
 func (p *Proxy) Down() {
 	p.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,6 +171,48 @@ func TestDropRequestKeepsTheCommandFromRedis(t *testing.T) {
 		b.DropRequest(faultnet.Commands("INCR"), 1)
 		require.Error(t, b.rdb.Incr(ctx, b.key).Err())
 		require.EqualValues(t, 1, b.rdb.Incr(ctx, b.key).Val())
+	})
+}
+
+func TestRepeatRunsTheCommandSoOftenAndGivesOneAnswer(t *testing.T) {
+	each(t, func(t *testing.T, b *bed) {
+		ctx := t.Context()
+		for _, first := range []bool{true, false} {
+			require.NoError(t, b.direct.Del(ctx, b.key).Err())
+			rule := b.Repeat(faultnet.Commands("INCR"), 0, 4, first)
+			cmds, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+				p.Incr(ctx, b.key)
+				p.Get(ctx, b.key)
+				p.Incr(ctx, b.key)
+				return nil
+			})
+			require.NoError(t, err)
+			want := []int64{4, 8}
+			if first {
+				want = []int64{1, 5}
+			}
+			require.Equal(t, want[0], cmds[0].(*redis.IntCmd).Val())
+			require.Equal(t, "4", cmds[1].(*redis.StringCmd).Val())
+			require.Equal(t, want[1], cmds[2].(*redis.IntCmd).Val())
+			require.Equal(t, 2, rule.Hits())
+			rule.Remove()
+			require.EqualValues(t, 9, b.rdb.Incr(ctx, b.key).Val(), "the replies are in step")
+		}
+	})
+}
+
+// A half-open connection swallows what is sent; the next one works.
+func TestHangLeavesConnectionsHalfOpen(t *testing.T) {
+	each(t, func(t *testing.T, b *bed) {
+		require.NoError(t, b.rdb.Incr(t.Context(), b.key).Err())
+		b.Hang()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, b.rdb.Incr(ctx, b.key).Err(), os.ErrDeadlineExceeded)
+		require.EqualValues(t, 2, b.rdb.Incr(t.Context(), b.key).Val(), "the other one did not reach Redis")
+		require.Equal(t, 2, b.Connections())
+		b.Cut()
+		require.Eventually(t, func() bool { return b.Connections() == 0 }, 10*time.Second, time.Millisecond)
 	})
 }
 

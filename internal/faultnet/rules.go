@@ -52,13 +52,17 @@ const (
 	delayReply
 	refuse
 	replaceReply
+	repeat
+	swallow // what becomes of the answers to the copies that repeat makes
 )
 
 // fault is what happens to one command.
 type fault struct {
-	kind  kindOf
-	delay time.Duration
-	text  string
+	kind   kindOf
+	delay  time.Duration
+	text   string
+	copies int // of repeat: how often the command runs
+	first  bool
 }
 
 // Rule is a fault that waits for its command, or a counter. It stays until
@@ -136,6 +140,13 @@ func (p *Proxy) Refuse(match Match, nth int, text string) *Rule {
 // RefuseReply lets the command run and puts the error in place of its reply.
 func (p *Proxy) RefuseReply(match Match, nth int, text string) *Rule {
 	return p.add(match, nth, fault{kind: replaceReply, text: text})
+}
+
+// Repeat has Redis run the command that often and gives the client one of the
+// answers: the first or the last. That is what a client does that sends a command
+// again, but for the time between.
+func (p *Proxy) Repeat(match Match, nth, times int, first bool) *Rule {
+	return p.add(match, nth, fault{kind: repeat, copies: times, first: first})
 }
 
 // Flaky gives each matching command, with the given probability, one of three

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // session is one connection through the proxy. Its two goroutines, requests and
@@ -20,6 +21,7 @@ type session struct {
 	calls      []call // commands whose replies are due, oldest first
 	subscribed bool
 
+	hung atomic.Bool
 	once sync.Once
 	done chan struct{}
 }
@@ -39,9 +41,12 @@ func (s *session) close() {
 	})
 }
 
-// pass waits while the proxy is blackholed and reports whether the session
-// lives.
+// pass waits while the proxy is blackholed, for good once the session is hung, and
+// reports whether the session lives.
 func (s *session) pass() bool {
+	if s.hung.Load() {
+		<-s.done
+	}
 	for hole := s.p.blackholed(); hole != nil; hole = s.p.blackholed() {
 		select {
 		case <-hole:
@@ -89,16 +94,32 @@ func (s *session) requests() {
 				return
 			}
 		}
-		if f.kind != refuse {
-			s.expect(cmd, f)
-			if _, err := s.toServer.Write(raw); err != nil {
-				return
-			}
+		if f.kind != refuse && s.forward(cmd, raw, f) != nil {
+			return
 		}
 		if r.Buffered() == 0 && s.toServer.Flush() != nil {
 			return
 		}
 	}
+}
+
+// forward sends a command on, or as many of it as its rule says.
+func (s *session) forward(cmd []string, raw []byte, f fault) error {
+	heard := 0 // which of the answers the client gets
+	if !f.first {
+		heard = max(0, f.copies-1)
+	}
+	for i := range max(1, f.copies) {
+		answer := f
+		if i != heard {
+			answer = fault{kind: swallow}
+		}
+		s.expect(cmd, answer)
+		if _, err := s.toServer.Write(raw); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expect notes that a reply to cmd is due.
@@ -178,6 +199,9 @@ func (s *session) reply(raw []byte, last bool) bool {
 			if !alive {
 				return false
 			}
+		case swallow:
+			s.calls = s.calls[1:]
+			return !last || s.answers() == nil && s.toClient.Flush() == nil
 		case replaceReply:
 			raw = []byte("-" + f.text + "\r\n")
 		}
