@@ -70,9 +70,15 @@ func newSettleScript(lua string) settleScript {
 }
 
 // A listScript answers with a flat list of strings, which costs the reader least.
-type listScript struct{ lua, hash string }
+type listScript struct {
+	*redis.Script
+	lua, hash string
+}
 
-func newListScript(lua string) *listScript { return &listScript{lua, redis.NewScript(lua).Hash()} }
+func newListScript(lua string) *listScript {
+	s := redis.NewScript(lua)
+	return &listScript{Script: s, lua: lua, hash: s.Hash()}
+}
 
 // list evaluates a script as run does. The keys are pointers to strings: a string in
 // an interface is an allocation.

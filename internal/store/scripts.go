@@ -10,10 +10,10 @@ var clockScript = redis.NewScript(clockLua)
 func Scripts() map[string]*redis.Script {
 	return map[string]*redis.Script{
 		"enqueue": enqueueScript,
-		"claim":   claimScript,
-		"finish":  finishScript.alone, "finish+claim": finishScript.andClaim,
-		"putback": putbackScript.alone, "putback+claim": putbackScript.andClaim,
-		"bury": buryScript.alone, "bury+claim": buryScript.andClaim,
+		"claim":   claimScript.Script,
+		"finish":  finishScript.alone.Script, "finish+claim": finishScript.andClaim.Script,
+		"putback": putbackScript.alone.Script, "putback+claim": putbackScript.andClaim.Script,
+		"bury": buryScript.alone.Script, "bury+claim": buryScript.andClaim.Script,
 		"beat": beatScript, "expired": expiredScript, "leave": leaveScript, "ring": ringScript,
 		"stats": statsScript, "fate": fateScript, "clock": clockScript,
 		"dead_page": deadPageScript, "dead_take": deadTakeScript, "dead_settle": deadSettleScript,
