@@ -16,7 +16,7 @@ local ids = {ARGV[3]}
 for i = 0, jobs - 1 do ids[i + 2] = ARGV[6 + i * stride] end
 local held = redis.call('HMGET', KEYS[1], unpack(ids))
 if held[1] then
-  local call, answer = string.match(held[1], '^([^:]*):(.*)$')
+  local call, answer = string.match(held[1], '^(.*):([^:]*)$') -- a call may have colons
   if call == ARGV[1] then return answer end
 end
 local lapsed = true
