@@ -386,6 +386,9 @@ func (q *Queue) Listen() bool {
 	return rang
 }
 
+// Bell reports whether the bell rings.
+func (q *Queue) Bell() bool { return q.bell }
+
 func owned[J any](jobs []J, of func(J) store.Owned) []store.Owned {
 	out := make([]store.Owned, len(jobs))
 	for i, j := range jobs {

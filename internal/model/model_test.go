@@ -197,10 +197,10 @@ func (s *sequence) ring() {
 }
 
 func (s *sequence) listen() {
-	if s.model.State()["bell"] == "" {
+	if !s.model.Bell() {
 		s.ring() // else it would wait
 	}
-	s.perform("listen", call{"", func(q operations) any { return q.Listen() }})
+	s.perform("listen", call{do: func(q operations) any { return q.Listen() }})
 }
 
 // look reads all that can be read.
@@ -210,7 +210,7 @@ func (s *sequence) look() {
 	index := store.LetterIndex{
 		Since: now - draw(s, []int64{now, 1, 60_000}, "since"), Until: draw(s, []int64{0, now, now - 60_000}, "until"),
 	}
-	read := func(text string, do func(operations) any) { s.perform("look", call{text, do}) }
+	read := func(text string, do func(operations) any) { s.perform("look", call{text: text, do: do}) }
 	read("at the queue", func(q operations) any {
 		return []any{q.Stats(), q.Waiting(), q.NextDue(), q.LetterCounts(), q.DeadTasks(), q.HookTasks()}
 	})

@@ -30,6 +30,7 @@ type operations interface {
 	Resume()
 	Ring()
 	Listen() bool
+	Bell() bool
 
 	TakeLetters(c model.Caller, task, token string, lease time.Duration, n int, after store.LetterCursor) store.Page
 	ReleaseLetters(token string, ids []string) int
@@ -197,6 +198,11 @@ func (q *queue) Ring()   { require.NoError(q.t, q.q.Ring(q.t.Context())) }
 func (q *queue) Listen() bool {
 	rang, err := q.q.Listen(q.t.Context(), time.Second)
 	return must(q, rang, err)
+}
+
+func (q *queue) Bell() bool {
+	n, err := q.b.rdb.LLen(q.t.Context(), q.b.prefix+":{q}:bell").Result()
+	return must(q, n, err) > 0
 }
 
 func (q *queue) TakeLetters(c model.Caller, task, token string, lease time.Duration, n int, after store.LetterCursor) store.Page {

@@ -37,6 +37,8 @@ type sequence struct {
 type call struct {
 	text string
 	do   func(operations) any
+	// until is when no copy can be on its way any more, ms; 0 for never.
+	until int64
 }
 
 type claimed struct {
@@ -64,7 +66,7 @@ func answered[T any](answer T, err error) pair {
 // others must change nothing (I6). Later it may arrive once more.
 func (s *sequence) call(kind, text string, do func(operations) any) (answer any) {
 	s.t.Helper()
-	c := call{text, do}
+	c := call{text: text, do: do}
 	answer = s.perform(kind, c)
 	s.sent = append(s.sent, c)
 	after := s.model.State()
@@ -80,10 +82,10 @@ func (s *sequence) perform(kind string, c call) any {
 	s.t.Helper()
 	before := fmt.Sprint(s.model.State())
 	answer := c.do(s.model)
-	want := show(answer)
+	want := show(answer, s.model)
 	s.lines = append(s.lines, fmt.Sprintf("%s: %s → %s", kind, c.text, want))
 	for _, q := range s.queues {
-		if got := show(c.do(q)); got != want {
+		if got := show(c.do(q), q); got != want {
 			s.t.Fatalf("%s: %s\n%s answers     %s\nthe model says %s", kind, c.text, q.b.name, got, want)
 		}
 	}
@@ -122,13 +124,17 @@ func (s *sequence) count(answer any) {
 // short leaves out of a printed time what says nothing; see [model.Start].
 var short = strings.NewReplacer("0001-01-01 00:00:00 +0000 UTC", "never", "2020-01-01 ", "", " +0000 UTC", "")
 
-// show prints an answer.
-func show(answer any) string {
+// show prints an answer, and whether the bell rings then: it soon rings for another
+// reason, or is heard.
+func show(answer any, q operations) string {
 	text := short.Replace(fmt.Sprintf("%+v", answer))
 	if p, ok := answer.(pair); ok {
 		if fates, ok := p.answer.([]store.LetterFate); ok {
 			text = fmt.Sprintf("{answer:%s err:%v}", string(fates), p.err)
 		}
+	}
+	if q.Bell() {
+		text += " bell"
 	}
 	return text
 }
@@ -181,12 +187,15 @@ var quarter = rapid.Map(rapid.SliceOfN(rapid.Bool(), 2, 2), func(bits []bool) bo
 func (s *sequence) passSome() { s.pass(draw(s, passes, "time")) }
 
 func (s *sequence) pass(d time.Duration) {
-	s.perform("pass", call{d.String(), func(q operations) any { q.Pass(d); return nil }})
+	s.perform("pass", call{text: d.String(), do: func(q operations) any { q.Pass(d); return nil }})
 }
 
 // late has a call arrive again that was made long ago.
 func (s *sequence) late() {
-	s.perform("late", s.sent[len(s.sent)-1-rapid.IntRange(0, min(12, len(s.sent)-1)).Draw(s.t, "how late")])
+	c := s.sent[len(s.sent)-1-rapid.IntRange(0, min(12, len(s.sent)-1)).Draw(s.t, "how late")]
+	if c.until == 0 || s.model.Now().UnixMilli() < c.until {
+		s.perform("late", c)
+	}
 }
 
 func (s *sequence) enqueue() {
@@ -219,6 +228,9 @@ func (s *sequence) enqueue() {
 		text += " (not looking at dead letters)"
 	}
 	s.call("enqueue", text, func(q operations) any { return answered(q.Enqueue(lane, call, lookDead, jobs)) })
+	if !lookDead { // it must not come when it is forgotten: an id may be a dead letter's by then
+		s.sent[len(s.sent)-1].until = s.model.Now().Add(time.Hour).UnixMilli()
+	}
 }
 
 func (s *sequence) claimCall(worker string) store.ClaimCall {
@@ -250,6 +262,9 @@ func (s *sequence) claim() {
 	}
 	if stats.Ready == 0 && !s.chance("nothing ready") {
 		s.enqueue()
+	}
+	if s.model.Bell() && !s.chance("busy") {
+		s.listen()
 	}
 	c := s.claimCall(worker)
 	s.call("claim", fmt.Sprintf("%+v", c), func(q operations) any { return q.Claim(c) })
