@@ -32,7 +32,7 @@ func TestI5_RandomSequencesEndAsTheModelSays(t *testing.T) {
 	long := os.Getenv("REDRIVE_LONG") != ""
 	checks := 80
 	if long {
-		checks = 5000
+		checks = 2000
 	}
 	setDefault(t, "rapid.checks", strconv.Itoa(checks))
 	setDefault(t, "rapid.steps", "40")
