@@ -17,7 +17,7 @@ local jobs, tokens = tonumber(ARGV[4]), tonumber(ARGV[5])
 local first, rest = 6 + jobs, 6 + jobs + tokens
 local held = redis.call('HMGET', KEYS[5], ARGV[3], unpack(ARGV, 6, 5 + jobs))
 if held[1] then
-  local call, answer = string.match(held[1], '^([^:]*):(.*)$')
+  local call, answer = string.match(held[1], '^(.*):([^:]*)$') -- a call may have colons
   if call == ARGV[1] then return answer end
 end
 local lapsed = true
