@@ -263,5 +263,5 @@ func TestAWaitForReplicasFollowsAWriteOnItsOwnConnection(t *testing.T) {
 	task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
 	_, err = task.Enqueue(t.Context(), client, number{}, nil)
 	require.ErrorAs(t, err, new(*redrive.ReplicationError), "the in-process redis has no replica")
-	require.Equal(t, [][]string{{"get", "pexpire", "wait"}}, seen.sent)
+	require.Contains(t, seen.sent, []string{"get", "pexpire", "wait"})
 }
