@@ -69,15 +69,15 @@ var memos = [Lanes]string{"#s0", "#s1"}
 // fence returns the keys and arguments that fence.lua reads, after those of the
 // claim if there is one.
 func (q *Queue) fence(s *Settler, stride, jobs int) (keys []string, args []any) {
-	args = make([]any, 0, claimArgs+5+stride*jobs+2)
+	args = make([]any, 0, claimArgs+6+stride*jobs+2)
 	if s.Next != nil {
 		keys, args = q.claimKeys(s.Next.Worker), s.Next.args(args)
 	}
 	reap := ""
 	if s.Reap {
-		reap = s.Worker
+		reap = "1"
 	}
-	return append(keys, q.keys.Worker(s.Worker), q.keys.Workers), append(args, s.Call, reap, memos[s.Lane], stride, jobs)
+	return append(keys, q.keys.Worker(s.Worker), q.keys.Workers), append(args, s.Call, s.Worker, reap, memos[s.Lane], stride, jobs)
 }
 
 // key returns the place of the key added last, as the settling script counts.
