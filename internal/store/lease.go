@@ -138,5 +138,6 @@ func (q *Queue) Listen(ctx context.Context, block time.Duration) (bool, error) {
 
 // Ring wakes one blocked worker.
 func (q *Queue) Ring(ctx context.Context) error {
-	return q.wrap("ring", q.rdb.RPush(ctx, q.keys.Bell, 1).Err())
+	_, err := q.run(ctx, ringScript, []string{q.keys.Bell}, nil)
+	return q.wrap("ring", err)
 }

@@ -35,6 +35,8 @@ var (
 	expiredLua string
 	//go:embed lua/leave.lua
 	leaveLua string
+	//go:embed lua/ring.lua
+	ringLua string
 	//go:embed lua/stats.lua
 	statsLua string
 	//go:embed lua/fate.lua
@@ -48,6 +50,7 @@ var (
 	beatScript    = redis.NewScript(beatLua)
 	expiredScript = redis.NewScript(expiredLua)
 	leaveScript   = redis.NewScript(leaveLua)
+	ringScript    = redis.NewScript(ringLua)
 	statsScript   = redis.NewScript(statsLua)
 	fateScript    = redis.NewScript(fateLua)
 )
