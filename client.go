@@ -21,6 +21,7 @@ const (
 	DefaultPrefix         = store.DefaultPrefix
 	DefaultMaxPayload     = 1 << 20
 	DefaultEnqueueTimeout = 10 * time.Second
+	DefaultReplicaTimeout = time.Second
 )
 
 // ClientOptions configures a [Client].
@@ -35,6 +36,16 @@ type ClientOptions struct {
 	// answer; a shorter deadline of the context goes first.
 	// Defaults to [DefaultEnqueueTimeout].
 	EnqueueTimeout time.Duration
+	// Replicas is how many replicas must have a job before its enqueue is answered:
+	// WAIT of Redis. With fewer in time the enqueue returns [*ReplicationError], and
+	// the job stays. It narrows what a failover loses and does not rule it out: the
+	// replica that is promoted may be another. Defaults to 0: the master's word is
+	// enough.
+	Replicas int
+	// ReplicaTimeout bounds the wait for Replicas, which holds up the enqueues behind
+	// it. It is less than the ReadTimeout of the client that [NewClient] is given.
+	// Defaults to [DefaultReplicaTimeout], 1 s.
+	ReplicaTimeout time.Duration
 	// Logger is told of enqueues that Redis does not answer at once; never of
 	// payloads. Defaults to [slog.Default].
 	Logger *slog.Logger
@@ -50,6 +61,7 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	if o.EnqueueTimeout == 0 {
 		o.EnqueueTimeout = DefaultEnqueueTimeout
 	}
+	setDefault(&o.ReplicaTimeout, DefaultReplicaTimeout)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -92,7 +104,7 @@ type clientQueue struct {
 // It reports every invalid option by name. Redis is not contacted.
 func NewClient(rdb redis.UniversalClient, opts ClientOptions) (*Client, error) {
 	opts = opts.withDefaults()
-	err := opts.validate()
+	err := errors.Join(opts.validate(), opts.validateReplicas(rdb))
 	if rdb == nil {
 		err = errors.Join(errors.New("rdb is nil: pass a go-redis client"), err)
 	}
@@ -206,19 +218,24 @@ func (c *Client) newJob(task string, payload []byte, o *EnqueueOptions) (store.N
 }
 
 // enqueue sends jobs in bounded batches. It returns the indexes of jobs whose id
-// was taken and how many jobs were answered for.
+// was taken and how many jobs were answered for; jobs that too few replicas have
+// are among them.
 func (c *Client) enqueue(ctx context.Context, queue string, lookDead bool, jobs []store.NewJob) (taken []int, sent int, err error) {
 	lane := c.queue(queue).lane
 	for sent < len(jobs) {
 		batch := jobs[sent:min(sent+store.MaxBatch, len(jobs))]
 		dups, err := lane.enqueue(ctx, lookDead, batch)
-		if err != nil {
+		var few *ReplicationError
+		if err != nil && !errors.As(err, &few) {
 			return taken, sent, err
 		}
 		for _, i := range dups {
 			taken = append(taken, sent+i)
 		}
 		sent += len(batch)
+		if err != nil {
+			return taken, sent, err
+		}
 	}
 	return taken, sent, nil
 }

@@ -31,6 +31,9 @@ type lane struct {
 	id      string
 	timeout time.Duration
 	log     *slog.Logger
+	// The replicas that must have a call's jobs, and how long to wait for them.
+	replicas       int
+	replicaTimeout time.Duration
 
 	mu      sync.Mutex
 	waiting []*submission
@@ -52,7 +55,10 @@ type submission struct {
 }
 
 func newLane(q *store.Queue, name string, o *ClientOptions) *lane {
-	return &lane{q: q, id: uuid.NewString(), timeout: o.EnqueueTimeout, log: o.Logger.With("queue", name)}
+	return &lane{
+		q: q, id: uuid.NewString(), timeout: o.EnqueueTimeout, log: o.Logger.With("queue", name),
+		replicas: o.Replicas, replicaTimeout: o.ReplicaTimeout,
+	}
 }
 
 // enqueue adds at most [store.MaxBatch] jobs.
@@ -149,8 +155,13 @@ func (l *lane) deliver(batch []*submission) (taken []int, err error) {
 		taken, err = l.q.Enqueue(ctx, l.id, l.call, lookDead, jobs)
 		cancel()
 		switch {
-		case err == nil:
+		case err == nil && l.replicas == 0:
 			return taken, nil
+		case err == nil:
+			if err = l.replicate(batch); errors.Is(err, store.ErrForgotten) {
+				continue // a master that never heard of it: its jobs are new there
+			}
+			return taken, err
 		case errors.Is(err, store.ErrFull):
 			return nil, fmt.Errorf("%w: let workers drain the queue, or raise maxmemory: %w", ErrBackpressure, err)
 		}
@@ -204,18 +215,23 @@ func answer(batch []*submission, taken []int, err error) {
 		if u, ok := err.(*unanswered); ok { //nolint:errorlint // never wrapped: set by deliver just above
 			s.err = s.ambiguous(u.err)
 		}
+		if few, ok := err.(*ReplicationError); ok { //nolint:errorlint // as above
+			s.err = &ReplicationError{IDs: s.ids(), Want: few.Want, Got: few.Got, Err: few.Err}
+		}
 		first += len(s.jobs)
 		close(s.done)
 	}
 }
 
-func (s *submission) ambiguous(err error) error {
+func (s *submission) ids() []string {
 	ids := make([]string, len(s.jobs))
 	for i := range s.jobs {
 		ids[i] = s.jobs[i].ID
 	}
-	return &AmbiguousError{IDs: ids, Err: err}
+	return ids
 }
+
+func (s *submission) ambiguous(err error) error { return &AmbiguousError{IDs: s.ids(), Err: err} }
 
 // newReconnect paces tries while Redis does not answer: jittered, at most half a
 // second, so that work goes on within a second of its return.

@@ -128,7 +128,9 @@ func (t *Task[A, R]) Options() TaskOptions { return t.opts }
 // It answers when Redis has the job (what Redis makes durable is its own
 // setting). It returns [ErrPayloadTooLarge], [ErrInvalidOptions] or an encoding
 // error before Redis is touched; [ErrBackpressure] when Redis is full;
-// [*AmbiguousError] when no answer says whether Redis has the job.
+// [*AmbiguousError] when no answer says whether Redis has the job;
+// [*ReplicationError], along with the receipt, when Redis has it and fewer replicas
+// than [ClientOptions.Replicas] do.
 func (t *Task[A, R]) Enqueue(ctx context.Context, c *Client, args A, opts *EnqueueOptions) (*Receipt[R], error) {
 	receipts, err := t.EnqueueMany(ctx, c, []A{args}, opts)
 	if len(receipts) == 0 {
@@ -143,7 +145,7 @@ func (t *Task[A, R]) Enqueue(ctx context.Context, c *Client, args A, opts *Enque
 //
 // All arguments are encoded and checked before the first job is sent. If a later
 // batch fails, the receipts of the batches before it are returned along with
-// the error.
+// the error; if it fails by a [*ReplicationError], those of its own jobs, too.
 func (t *Task[A, R]) EnqueueMany(ctx context.Context, c *Client, args []A, opts *EnqueueOptions) ([]*Receipt[R], error) {
 	if c == nil {
 		return nil, fmt.Errorf("redrive: enqueue %s: client is nil", t.name)

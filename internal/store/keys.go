@@ -43,7 +43,7 @@ func nameBytesOnly(s string) bool {
 // queue is one slot of a cluster.
 type Keys struct {
 	Ready, Jobs, Ledger, Delayed string
-	Workers, Bell, Stats         string
+	Workers, Owners, Bell, Stats string
 	Dead, Letters, Hooks         string
 	DeadTasks, Reviews           string
 	// Channel hears the ids of jobs whose end a receipt may wait for.
@@ -57,7 +57,7 @@ func NewKeys(prefix, queue string) Keys {
 	base := prefix + ":{" + queue + "}:"
 	return Keys{
 		Ready: base + "ready", Jobs: base + "jobs", Ledger: base + "ledger", Delayed: base + "delayed",
-		Workers: base + "workers", Bell: base + "bell", Stats: base + "stats",
+		Workers: base + "workers", Owners: base + "owners", Bell: base + "bell", Stats: base + "stats",
 		Dead: base + "dead", Letters: base + "letters", Hooks: base + "hooks",
 		DeadTasks: base + "deadtasks", Reviews: base + "reviews",
 		Channel: base + "ended",

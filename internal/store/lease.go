@@ -32,7 +32,7 @@ type Beat struct {
 // Beat renews the worker's lease.
 func (q *Queue) Beat(ctx context.Context, worker string, lease time.Duration) (Beat, error) {
 	k := &q.keys
-	res, err := q.run(ctx, beatScript, []string{k.Workers, k.Worker(worker), k.Ready, k.Delayed},
+	res, err := q.run(ctx, beatScript, []string{k.Workers, k.Worker(worker), k.Ready, k.Delayed, k.Owners},
 		[]any{worker, ceilMillis(lease)})
 	if err != nil {
 		return Beat{}, q.wrap("heartbeat", err)
@@ -61,7 +61,7 @@ func (q *Queue) Beat(ctx context.Context, worker string, lease time.Duration) (B
 // worker that owns nothing is forgotten.
 func (q *Queue) Expired(ctx context.Context, worker string) ([]ClaimedJob, error) {
 	k := &q.keys
-	res, err := q.run(ctx, expiredScript, []string{k.Workers, k.Worker(worker), k.Jobs, k.Ledger},
+	res, err := q.run(ctx, expiredScript, []string{k.Workers, k.Worker(worker), k.Jobs, k.Ledger, k.Owners},
 		[]any{worker, MaxBatch})
 	if err != nil {
 		return nil, q.wrap("reap", err)
@@ -94,7 +94,7 @@ func (q *Queue) Leave(ctx context.Context, worker string) (int, error) {
 	released := 0
 	for {
 		res, err := q.run(ctx, leaveScript,
-			[]string{k.Workers, k.Worker(worker), k.Ready, k.Bell, k.Stats}, []any{worker, MaxBatch})
+			[]string{k.Workers, k.Worker(worker), k.Ready, k.Bell, k.Stats, k.Owners}, []any{worker, MaxBatch})
 		if err != nil {
 			return released, q.wrap("leave", err)
 		}

@@ -70,13 +70,13 @@ var settleMemos = [Lanes]string{"#s0", "#s1"}
 // the claim if there is one. There are more keys to come, and so many arguments for
 // each job.
 func (q *Queue) fence(s *Settler, owned func(i int) *Owned, jobs, more, fields int) (keys, args []any) {
-	args = make([]any, 0, claimArgs+5+(2+fields)*jobs+2)
+	args = make([]any, 0, claimArgs+6+(2+fields)*jobs+2)
 	if s.Next != nil {
 		args = s.Next.args(args)
 	}
-	reap := ""
+	reap := "0"
 	if s.Reap {
-		reap = s.Worker
+		reap = "1"
 	}
 	tokens := 1
 	for i := range jobs {
@@ -85,7 +85,7 @@ func (q *Queue) fence(s *Settler, owned func(i int) *Owned, jobs, more, fields i
 			break
 		}
 	}
-	args = append(args, &s.Call, reap, &settleMemos[s.Lane], jobs, tokens)
+	args = append(args, &s.Call, &s.Worker, reap, &settleMemos[s.Lane], jobs, tokens)
 	for i := range jobs {
 		args = append(args, &owned(i).ID) // pointers: an interface of a string allocates
 	}

@@ -1,5 +1,5 @@
 -- Shows what a worker whose lease has lapsed still owns; forgets it if nothing.
--- KEYS workers, w:<worker>, jobs, ledger
+-- KEYS workers, w:<worker>, jobs, ledger, owners
 -- ARGV worker, limit (at most 500)
 -- Returns {ids, tokens, envelopes, ledgers}, all empty when its lease holds or it
 --      owns nothing. Ending those jobs is up to finish, putback and bury (I4).
@@ -17,6 +17,7 @@ end
 if #ids == 0 then
   redis.call('DEL', KEYS[2])
   redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('ZREM', KEYS[5], ARGV[1])
   return {{}, {}, {}, {}}
 end
 return {ids, tokens, redis.call('HMGET', KEYS[3], unpack(ids)), redis.call('HMGET', KEYS[4], unpack(ids))}

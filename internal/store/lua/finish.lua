@@ -6,7 +6,7 @@
 -- Returns the comma-ended indexes of the jobs whose token was refused.
 redis.call('HDEL', KEYS[2], unpack(mine))
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HDEL', KEYS[3], unpack(mine)) end
-redis.call('HINCRBY', KEYS[7], ARGV[rest], #own == jobs and ARGV[4] or #own)
+redis.call('HINCRBY', KEYS[7], ARGV[rest], #own == jobs and ARGV[5] or #own)
 if #ARGV > rest then
   for _, i in ipairs(own) do
     local at = rest + 1 + 3 * i

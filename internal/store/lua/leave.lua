@@ -1,6 +1,6 @@
 -- Takes a worker off the queue: what it still owns goes to the front, uncounted;
 -- the bell rings for the others, since this worker may have been the one to hear it.
--- KEYS workers, w:<worker>, ready, bell, stats
+-- KEYS workers, w:<worker>, ready, bell, stats, owners
 -- ARGV worker, limit (at most 500)
 -- Returns {jobs released, jobs left}: call again while jobs are left.
 -- I15: what was claimed and not started burns nothing. I6: a second call finds
@@ -23,5 +23,6 @@ end
 if left == 0 then
   redis.call('DEL', KEYS[2])
   redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('ZREM', KEYS[6], ARGV[1])
 end
 return {#ids, left}
