@@ -21,8 +21,9 @@ type keeper struct {
 
 	// Of the loop's goroutine (and of register, before it starts):
 	held    time.Time // our lease holds at least until then
-	contact time.Time // in touch without a gap since then; zero when out of touch
+	contact time.Time // in touch without a gap since then; zero before the first beat
 	last    time.Time // the last beat that was answered was sent then
+	missed  bool      // a beat since then was not answered
 	expired []string
 	lapse   time.Time // when the next lease of another lapses, on our clock
 	strange map[string]stray
@@ -124,7 +125,7 @@ func (k *keeper) beat(ctx context.Context) error {
 	b, err := q.store.Beat(try, q.s.id, lease)
 	cancel()
 	if err != nil {
-		k.contact = time.Time{}
+		k.missed = true
 		if ctx.Err() == nil {
 			k.lost(err)
 		}
@@ -132,10 +133,16 @@ func (k *keeper) beat(ctx context.Context) error {
 	}
 	now := time.Now()
 	k.back()
-	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 {
-		k.contact = now // a gap: others may have had it too
+	gap := lease * 2 / 3
+	if k.missed {
+		// Of an outage this long, a lease outlives another sixth, in which its owner may
+		// renew it. A connection that broke is no outage: recovery must not wait for it.
+		gap = lease / 2
 	}
-	k.last, k.held = sent, sent.Add(lease)
+	if k.contact.IsZero() || sent.Sub(k.last) > gap {
+		k.contact = now // others may have had the gap too
+	}
+	k.last, k.held, k.missed = sent, sent.Add(lease), false
 	k.expired, k.lapse = b.Expired, time.Time{}
 	if !b.NextLapse.IsZero() {
 		k.lapse = now.Add(b.NextLapse.Sub(b.Now))
