@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -268,6 +269,7 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 	}
 	var back []store.Putback
 	var dead []store.Burial
+	var backOf, deadOf []int // where in jobs
 	crashes := make([]int, len(jobs))
 	now := time.Now()
 	for i := range jobs {
@@ -278,37 +280,59 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		switch {
 		case err != nil:
 			a.bury(ReasonMalformed, err)
-			dead = append(dead, a.burial)
+			dead, deadOf = append(dead, a.burial), append(deadOf, i)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
 			a.bury(ReasonCrashLoop, fmt.Errorf(
 				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
-			dead = append(dead, a.burial)
+			dead, deadOf = append(dead, a.burial), append(deadOf, i)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
+			backOf = append(backOf, i)
 		}
 	}
 	if len(back) > 0 {
-		if _, err := q.store.Putback(try, k.settler(worker, true), back); err != nil {
+		settled, err := q.store.Putback(try, k.settler(worker, true), back)
+		if err != nil {
 			return 0, err
 		}
+		backOf = without(backOf, settled.Refused)
 	}
 	if len(dead) > 0 {
-		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
+		settled, err := q.store.Bury(try, k.settler(worker, true), dead)
+		if err != nil {
 			return 0, err
 		}
 		for i := range dead {
 			q.undertaker.buried(dead[i].Task)
 		}
+		deadOf = without(deadOf, settled.Refused)
+	}
+	taken := slices.Concat(backOf, deadOf)
+	if len(taken) == 0 {
+		return len(jobs), nil // another was faster, or the worker lives
 	}
 	q.s.log.Warn("redrive: took over the jobs of a worker whose lease lapsed",
-		"queue", q.name, "dead_worker", worker, "jobs", len(back), "dead_letters", len(dead))
+		"queue", q.name, "dead_worker", worker, "jobs", len(backOf), "dead_letters", len(deadOf))
 	if f := q.s.trace.JobReaped; f != nil {
-		for i := range jobs {
+		for _, i := range taken {
 			f(q.name, jobs[i].ID, worker, crashes[i])
 		}
 	}
 	return len(jobs), nil
+}
+
+// without returns s without the elements at the places given, which ascend.
+func without(s, places []int) []int {
+	kept := s[:0]
+	for i, v := range s {
+		if len(places) > 0 && places[0] == i {
+			places = places[1:]
+			continue
+		}
+		kept = append(kept, v)
+	}
+	return kept
 }
 
 // reportStuck tells of handlers that go on after their context was done.

@@ -152,6 +152,45 @@ func TestI9_BrokenConnectionsDoNotPutOffTheRecovery(t *testing.T) {
 	})
 }
 
+// TestI4_AReapThatComesTooLateIsNotReported holds a reap up until the worker that was
+// thought dead has ended its job: the reap is refused, and the trace does not say
+// that it took place.
+func TestI4_AReapThatComesTooLateIsNotReported(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r, proxy := faulty(t, b, 1)
+		lua := ""
+		for _, name := range []string{"fence", "putback"} {
+			part, err := os.ReadFile("internal/store/lua/" + name + ".lua")
+			require.NoError(t, err)
+			lua += string(part)
+		}
+		late := proxy.DelayRequest(faultnet.Scripts(redis.NewScript(lua).Hash()), 1, 500*time.Millisecond)
+		_, err := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{}).Enqueue(r.ctx(), r.client, number{1}, nil)
+		require.NoError(t, err)
+		zombie := store.Open(b.Client(), b.Prefix, redrive.DefaultQueue)
+		_, err = zombie.Beat(r.ctx(), "zombie", time.Second)
+		require.NoError(t, err)
+		claimed, err := zombie.Claim(r.ctx(), store.ClaimCall{Worker: "zombie", Call: 1, N: 1})
+		require.NoError(t, err)
+		require.Len(t, claimed.Jobs, 1)
+		job := claimed.Jobs[0]
+
+		var reaped atomic.Int32
+		r.start(redrive.NewMux(), redrive.WorkerOptions{Lease: time.Second, Trace: &redrive.WorkerTrace{
+			JobReaped: func(string, string, string, int) { reaped.Add(1) },
+		}})
+		receive(t, late.Fired(), "reap")
+		settled, err := zombie.Finish(r.ctx(), store.Settler{Worker: "zombie", Call: "1"}, store.Succeeded,
+			[]store.Done{{Owned: store.Owned{ID: job.ID, Token: job.Token}}})
+		require.NoError(t, err)
+		require.Empty(t, settled.Refused)
+		r.eventually(func(s redrive.QueueStats) bool { return s.Workers == 1 }, "the zombie is not forgotten")
+		require.Zero(t, reaped.Load())
+		require.Zero(t, r.stats(redrive.DefaultQueue).Crashed)
+	})
+}
+
 // gobCodec is a codec whose output is not JSON.
 type gobCodec struct{}
 
