@@ -153,13 +153,18 @@ func (e *evidence) checkSettles(v *verdict, h *history, j job) {
 			}
 		}
 	}
-	enqueued := max(1, h.tries)
-	if h.duplicate && h.tries > 1 {
-		enqueued-- // the last try found the job of one before it
-	}
-	if ends > enqueued {
+	if enqueued := h.enqueued(); ends > enqueued {
 		v.stale = append(v.stale, fmt.Sprintf("%s was enqueued %d times at most and ended %d times", jobID(j.n), enqueued, ends))
 	}
+}
+
+// enqueued is how many times at most the job was: each try may have been performed,
+// but for a last one that found the job of one before it.
+func (h *history) enqueued() int64 {
+	if h.duplicate && h.tries > 1 {
+		return h.tries - 1
+	}
+	return max(1, h.tries)
 }
 
 // outDuring reports whether a process may have been out of touch at some time
@@ -194,7 +199,7 @@ func (e *evidence) cause(h *history, prev, next *start) string {
 		switch {
 		case failed:
 			return causeFailure
-		case h.tries > 1 && !h.duplicate && next.at > prev.returned && next.at > h.acked:
+		case h.enqueued() > 1 && prev.returned > 0 && next.at > prev.returned:
 			return causeAgain
 		}
 		until := next.at
@@ -215,7 +220,7 @@ func (e *evidence) cause(h *history, prev, next *start) string {
 		if late := e.lostLease(next, next.at); next.fate != fateDone && next.fate != fateDead && late != "" {
 			return late
 		}
-		if h.tries > 1 && next.at > prev.at {
+		if h.enqueued() > 1 {
 			return causeAgain
 		}
 		return ""

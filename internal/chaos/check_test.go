@@ -242,6 +242,13 @@ func TestTheCheckerFindsEveryDefect(t *testing.T) {
 			s.fault(faultKill, "w2-001", 3001, 3002)
 			s.run("w0-001", n, 6000, succeeds, fateDone, 0)
 		}, func(v *verdict) any { return len(v.unexplained) }, 1},
+		"run again after a second enqueue that added nothing": {func(s *scene) {
+			n := s.extra()
+			s.line("p0-001", lineIntent, 2500, "", int64(n), 2, hashOf(s.load.job(n).payload))
+			s.line("p0-001", lineAck, 2501, "", int64(n), 1)
+			s.run("w0-001", n, 3000, succeeds, fateDone, 0)
+			s.run("w0-001", n, 3001, succeeds, fateRefused, 0)
+		}, func(v *verdict) any { return len(v.unexplained) }, 1},
 		"given back without a shutdown": {func(s *scene) {
 			n := s.extra()
 			s.run("w1-001", n, 3000, cancelled, fateReleased, 0)

@@ -99,7 +99,10 @@ func (s *slot) strike(e event) error {
 		time.Sleep(e.hold)
 		stopped := isStopped(s.cur.cmd.Process.Pid)
 		s.run.shown(e.kind, s.cur.name, begun, stopped, "")
-		return s.cur.signal(syscall.SIGCONT)
+		if err := s.cur.signal(syscall.SIGCONT); err != nil {
+			return err
+		}
+		time.Sleep(gap) // its ledger tells of the gap before the next fault comes
 	case faultBlackhole, faultMute:
 		open := s.proxy.Connections()
 		s.proxy.Blackhole()
