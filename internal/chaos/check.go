@@ -140,22 +140,41 @@ func (e *evidence) checkStarts(v *verdict, h *history, j job) {
 // ends and is reaped.
 func (e *evidence) checkSettles(v *verdict, h *history, j job) {
 	ends := int64(0)
-	for _, s := range h.starts {
+	for i, s := range h.starts {
 		switch s.fate {
 		case fateRefused:
 			v.refused++
 		case fateDone, fateDead:
 			ends++
-			for _, r := range h.reaps {
-				if r.from == e.processes[s.process].name && s.at < r.at && r.at < s.settled && !e.outDuring(r.by, s.at, r.at) {
-					v.stale = append(v.stale, fmt.Sprintf("%s was ended by %s, from which it had been taken", jobID(j.n), r.from))
-				}
+			if e.reaped(h, &s) > len(startsOf(h.starts[:i], s.process)) {
+				v.stale = append(v.stale, jobID(j.n)+" was ended by a worker from which it had been taken: "+e.story(h, j.n))
 			}
 		}
 	}
 	if enqueued := h.enqueued(); ends > enqueued {
 		v.stale = append(v.stale, fmt.Sprintf("%s was enqueued %d times at most and ended %d times", jobID(j.n), enqueued, ends))
 	}
+}
+
+// reaped counts the reaps of a job from the process of s while s ran. Each may be that
+// of an earlier claim of the process, whose reaper was slow to write it down; one that
+// was out of touch itself may have been very slow.
+func (e *evidence) reaped(h *history, s *start) (n int) {
+	for _, r := range h.reaps {
+		if r.from == e.processes[s.process].name && s.at < r.at && r.at < s.settled && !e.outDuring(r.by, s.at, r.at) {
+			n++
+		}
+	}
+	return n
+}
+
+func startsOf(starts []start, process int) (of []start) {
+	for _, s := range starts {
+		if s.process == process {
+			of = append(of, s)
+		}
+	}
+	return of
 }
 
 // enqueued is how many times at most the job was: each try may have been performed,
