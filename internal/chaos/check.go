@@ -225,7 +225,13 @@ func (e *evidence) cause(h *history, prev, next *start) string {
 		if prev.returned > 0 {
 			until = min(until, prev.returned+int64(e.side.lease()))
 		}
-		return e.anyFault(p, prev.at, until)
+		if f := e.anyFault(p, prev.at, until); f != "" {
+			return f
+		}
+		if e.anyFault(&e.processes[h.producer], h.intended, h.acked) != "" {
+			return causeAgain // its client sends an enqueue without an answer again by itself
+		}
+		return ""
 	}
 	switch prev.fate {
 	case fateRetry:

@@ -255,12 +255,14 @@ func TestTheCheckerKnowsOnlyFaultsWhereNothingIsConfirmed(t *testing.T) {
 		at           int64
 		unexplained  int
 	}{
-		"a fault in time":      {faultCut, "w1-001", 3100, 0},
-		"an outage":            {faultRestart, "*", 3100, 0},
-		"of another process":   {faultCut, "w0-001", 3100, 1},
-		"before it":            {faultCut, "w1-001", 2000, 1},
-		"a lease after it":     {faultCut, "w1-001", 34_000, 1},
-		"a flush loses nobody": {faultFlush, "*", 3100, 1},
+		"a fault in time":                 {faultCut, "w1-001", 3100, 0},
+		"an outage":                       {faultRestart, "*", 3100, 0},
+		"of another process":              {faultCut, "w0-001", 3100, 1},
+		"before it":                       {faultCut, "w1-001", 2000, 1},
+		"a lease after it":                {faultCut, "w1-001", 34_000, 1},
+		"of the producer, at the enqueue": {faultUnheard, "p0-001", 2000, 0},
+		"of the producer, later":          {faultUnheard, "p0-001", 3100, 1},
+		"a flush loses nobody":            {faultFlush, "*", 3100, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, "asynq")

@@ -38,6 +38,7 @@ type start struct {
 type history struct {
 	intended, acked int64 // first times
 	tries           int64
+	producer        int  // the process that had the acknowledgement
 	duplicate       bool // the acknowledgement said that the job was there already
 	hash            int64
 	starts          []start // by time
@@ -151,7 +152,7 @@ func (e *evidence) read(file string) error {
 			}
 		case lineAck:
 			if h := known(l.n[0], "acknowledgement"); h != nil {
-				h.acked, h.duplicate = l.t, l.n[1] == 1
+				h.acked, h.duplicate, h.producer = l.t, l.n[1] == 1, process
 			}
 		case lineStart:
 			for int64(len(attempts)) <= l.n[0] {
