@@ -129,6 +129,9 @@ func (r *run) endure(ctx context.Context) error {
 	}
 	lanes.Go(func() { fail(cancel, r.execute(ctx, r.plan.lane(redisLane), r.strikeRedis)) })
 	lanes.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	for _, s := range r.slots[r.Workers:] {
 		select {
 		case <-s.cur.done:
