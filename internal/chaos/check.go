@@ -8,11 +8,12 @@ import (
 )
 
 const (
-	// reconnect is how long after a fault a process may take to renew its lease: it
-	// tries again after at most 600 ms.
-	reconnect = time.Second
-	// slack is what clocks and ledgers may be apart.
-	slack = 50 * time.Millisecond
+	// reconnect is how long after a fault a process may take to renew its lease: the
+	// longer the fault, the longer the pause between two tries, up to 600 ms.
+	reconnect = 600 * time.Millisecond
+	// slack is how much later than it should be a lease may have been renewed before a
+	// fault began: hold-ups shorter than a gap are in no ledger.
+	slack = gap
 )
 
 // A verdict is what the checker finds. The counts of things that must not be are in
@@ -194,12 +195,25 @@ func (e *evidence) outDuring(process int, from, to int64) bool {
 
 // checkDuplicates: every start after the first has a recorded cause.
 func (e *evidence) checkDuplicates(v *verdict, h *history, n int) {
+	prev := &h.starts[0]
 	for i := 1; i < len(h.starts); i++ {
-		if cause := e.cause(h, &h.starts[i-1], &h.starts[i]); cause != "" {
+		next := &h.starts[i]
+		// A claim from before, whose process did not get to start it until now.
+		late := e.lostLease(next, next.at)
+		if late != "" && next.fate == fateRefused {
+			v.duplicates[late]++
+			continue // the claim of prev is not over
+		}
+		cause := e.cause(h, prev, next)
+		if cause == "" && next.fate == fateOpen {
+			cause = late // its process died before it heard of it
+		}
+		if cause != "" {
 			v.duplicates[cause]++
 		} else {
 			v.unexplained = append(v.unexplained, e.story(h, n))
 		}
+		prev = next
 	}
 }
 
@@ -240,11 +254,6 @@ func (e *evidence) cause(h *history, prev, next *start) string {
 		}
 		return ""
 	case fateDone, fateDead:
-		// Over, unless it was enqueued once more, or next belongs to a claim from
-		// before, whose process did not get to start it until now.
-		if late := e.lostLease(next, next.at); next.fate != fateDone && next.fate != fateDead && late != "" {
-			return late
-		}
 		if h.enqueued() > 1 {
 			return causeAgain
 		}

@@ -215,6 +215,14 @@ func TestTheCheckerAcceptsWhatFaultsExplain(t *testing.T) {
 			s.run("w0-001", n, 5100, succeeds, fateDone, 0)
 			s.run("w1-001", n, 6002, succeeds, fateRefused, 0)
 		}, faultStop},
+		"started late by a claim from before, while another runs that is then killed": {func(s *scene, n int) {
+			s.fault(faultStop, "w1-001", 3001, 6000)
+			s.line("w1-001", lineGap, 6001, "", 3001e6)
+			s.begin("w2-001", n, 5100, 0)
+			s.run("w1-001", n, 6002, succeeds, fateRefused, 0)
+			s.fault(faultKill, "w2-001", 6500, 6501)
+			s.run("w0-001", n, 8600, succeeds, fateDone, 0)
+		}, faultKill},
 		"cut off, and given back when nobody had taken it": {func(s *scene, n int) {
 			a := s.begin("w1-001", n, 3000, 0)
 			s.fault(faultBlackhole, "w1-001", 3001, 6000)

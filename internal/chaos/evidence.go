@@ -226,10 +226,11 @@ func (e *evidence) assign() {
 			if !slices.Contains(outOfTouch, f.kind) {
 				continue
 			}
+			back := f.to + min(int64(reconnect), f.to-f.from)
 			if n := len(p.out); n > 0 && f.from <= p.out[n-1].to {
-				p.out[n-1].to = max(p.out[n-1].to, f.to+int64(reconnect))
+				p.out[n-1].to = max(p.out[n-1].to, back)
 			} else {
-				p.out = append(p.out, span{from: f.from, to: f.to + int64(reconnect), kind: f.kind})
+				p.out = append(p.out, span{from: f.from, to: back, kind: f.kind})
 			}
 		}
 	}

@@ -33,6 +33,10 @@ func (s *slot) next() (err error) {
 	return err
 }
 
+// breath is the least time between two faults of a lane. One that is late, since the
+// machine is slow, must not have its faults come in a heap: nobody would live for a lease.
+const breath = time.Second
+
 // execute runs the events of one lane, one after the other.
 func (r *run) execute(ctx context.Context, events []event, do func(event) error) error {
 	for _, e := range events {
@@ -44,6 +48,7 @@ func (r *run) execute(ctx context.Context, events []event, do func(event) error)
 		if err := do(e); err != nil {
 			return fmt.Errorf("%s of %s: %w", e.kind, e.lane, err)
 		}
+		time.Sleep(breath)
 	}
 	return nil
 }
