@@ -240,9 +240,10 @@ func (q *served) report(a *attempt) {
 	}
 }
 
-// lost tells that a job's token was refused: another worker owns it.
+// lost tells that a job's token was refused: another worker owns the job, or an
+// earlier try had ended it and was forgotten along with the lease.
 func (q *served) lost(a *attempt) {
-	q.s.log.Warn("redrive: lease lost: the job's end was not written, another worker owns it",
+	q.s.log.Warn("redrive: lease lost: the job's end was refused, another worker owns it or it was written before",
 		"queue", q.name, "task", a.msg.Task, "id", a.msg.ID)
 	if f := q.s.trace.JobLost; f != nil {
 		f(&a.msg)

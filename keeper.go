@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,8 +21,9 @@ type keeper struct {
 	kicks chan struct{}
 
 	// Of the loop's goroutine (and of register, before it starts):
-	contact time.Time // in touch without a gap since then; zero when out of touch
+	contact time.Time // in touch without a gap since then; zero before the first beat
 	last    time.Time // the last beat that was answered was sent then
+	missed  bool      // a beat since then was not answered
 	expired []string
 	lapse   time.Time // when the next lease of another lapses, on our clock
 	strange map[string]stray
@@ -129,7 +131,7 @@ func (k *keeper) beat(ctx context.Context) error {
 	b, err := q.store.Beat(try, q.s.id, lease)
 	cancel()
 	if err != nil {
-		k.contact = time.Time{}
+		k.missed = true
 		if ctx.Err() == nil {
 			k.lost(err)
 		}
@@ -137,10 +139,16 @@ func (k *keeper) beat(ctx context.Context) error {
 	}
 	now := time.Now()
 	k.back()
-	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 {
-		k.contact = now // a gap: others may have had it too
+	gap := lease * 2 / 3
+	if k.missed {
+		// Of an outage this long, a lease outlives another sixth, in which its owner may
+		// renew it. A connection that broke is no outage: recovery must not wait for it.
+		gap = lease / 2
 	}
-	k.last = sent
+	if k.contact.IsZero() || sent.Sub(k.last) > gap {
+		k.contact = now // others may have had the gap too
+	}
+	k.last, k.missed = sent, false
 	k.extend(sent.Add(lease))
 	k.expired, k.lapse = b.Expired, time.Time{}
 	if !b.NextLapse.IsZero() {
@@ -280,6 +288,7 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 	}
 	var back []store.Putback
 	var dead []store.Burial
+	var backOf, deadOf []int // where in jobs
 	crashes := make([]int, len(jobs))
 	now := time.Now()
 	for i := range jobs {
@@ -290,37 +299,59 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		switch {
 		case err != nil:
 			a.bury(ReasonMalformed, err)
-			dead = append(dead, a.burial)
+			dead, deadOf = append(dead, a.burial), append(deadOf, i)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
 			a.bury(ReasonCrashLoop, fmt.Errorf(
 				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
-			dead = append(dead, a.burial)
+			dead, deadOf = append(dead, a.burial), append(deadOf, i)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
+			backOf = append(backOf, i)
 		}
 	}
 	if len(back) > 0 {
-		if _, err := q.store.Putback(try, k.settler(worker, true), back); err != nil {
+		settled, err := q.store.Putback(try, k.settler(worker, true), back)
+		if err != nil {
 			return 0, err
 		}
+		backOf = without(backOf, settled.Refused)
 	}
 	if len(dead) > 0 {
-		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
+		settled, err := q.store.Bury(try, k.settler(worker, true), dead)
+		if err != nil {
 			return 0, err
 		}
 		for i := range dead {
 			q.undertaker.buried(dead[i].Task)
 		}
+		deadOf = without(deadOf, settled.Refused)
+	}
+	taken := slices.Concat(backOf, deadOf)
+	if len(taken) == 0 {
+		return len(jobs), nil // another was faster, or the worker lives
 	}
 	q.s.log.Warn("redrive: took over the jobs of a worker whose lease lapsed",
-		"queue", q.name, "dead_worker", worker, "jobs", len(back), "dead_letters", len(dead))
+		"queue", q.name, "dead_worker", worker, "jobs", len(backOf), "dead_letters", len(deadOf))
 	if f := q.s.trace.JobReaped; f != nil {
-		for i := range jobs {
+		for _, i := range taken {
 			f(q.name, jobs[i].ID, worker, crashes[i])
 		}
 	}
 	return len(jobs), nil
+}
+
+// without returns s without the elements at the places given, which ascend.
+func without(s, places []int) []int {
+	kept := s[:0]
+	for i, v := range s {
+		if len(places) > 0 && places[0] == i {
+			places = places[1:]
+			continue
+		}
+		kept = append(kept, v)
+	}
+	return kept
 }
 
 // reportStuck tells of handlers that go on after their context was done.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/gob"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/redrive-go/redrive"
 	"github.com/redrive-go/redrive/internal/faultnet"
 	"github.com/redrive-go/redrive/internal/redistest"
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // TestI3_AnOutageLongerThanTheLeaseCancelsAndPutsBackUncounted cuts a worker off for
@@ -106,6 +108,87 @@ func TestI3_OutageGrace(t *testing.T) {
 	require.EqualValues(t, 4, runs.Load())
 	cancel()
 	require.NoError(t, errors.Join(<-done, <-done))
+}
+
+// TestI9_BrokenConnectionsDoNotPutOffTheRecovery breaks a worker's connection at
+// every other beat: it is in touch all the same, and takes over what a dead worker
+// left.
+func TestI9_BrokenConnectionsDoNotPutOffTheRecovery(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		const lease = time.Second
+		r, proxy := faulty(t, b, 1)
+		beat, err := os.ReadFile("internal/store/lua/beat.lua")
+		require.NoError(t, err)
+		isBeat, n := faultnet.Scripts(redis.NewScript(string(beat)).Hash()), 0
+		broken := proxy.DropReply(func(cmd []string) bool {
+			if !isBeat(cmd) {
+				return false
+			}
+			n++
+			return n%2 == 1
+		}, 0)
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		receipt, err := task.Enqueue(r.ctx(), r.client, number{1}, nil)
+		require.NoError(t, err)
+		dead := store.Open(b.Client(), b.Prefix, redrive.DefaultQueue)
+		_, err = dead.Beat(r.ctx(), "dead", lease)
+		require.NoError(t, err)
+		claimed, err := dead.Claim(r.ctx(), store.ClaimCall{Worker: "dead", Call: 1, N: 1})
+		require.NoError(t, err)
+		require.Len(t, claimed.Jobs, 1)
+
+		mux := redrive.NewMux()
+		began := make(chan string, 1)
+		task.Handle(mux, redrive.NoResult(func(_ context.Context, j *redrive.Job[number]) error {
+			began <- j.ID
+			return nil
+		}))
+		start := time.Now()
+		r.start(mux, redrive.WorkerOptions{Lease: lease})
+		require.Equal(t, receipt.ID, receive(t, began, "recovery"))
+		require.Less(t, time.Since(start), 2*lease+time.Second)
+		require.GreaterOrEqual(t, broken.Hits(), 2, "beats were broken")
+	})
+}
+
+// TestI4_AReapThatComesTooLateIsNotReported holds a reap up until the worker that was
+// thought dead has ended its job: the reap is refused, and the trace does not say
+// that it took place.
+func TestI4_AReapThatComesTooLateIsNotReported(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r, proxy := faulty(t, b, 1)
+		lua := ""
+		for _, name := range []string{"fence", "putback"} {
+			part, err := os.ReadFile("internal/store/lua/" + name + ".lua")
+			require.NoError(t, err)
+			lua += string(part)
+		}
+		late := proxy.DelayRequest(faultnet.Scripts(redis.NewScript(lua).Hash()), 1, 500*time.Millisecond)
+		_, err := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{}).Enqueue(r.ctx(), r.client, number{1}, nil)
+		require.NoError(t, err)
+		zombie := store.Open(b.Client(), b.Prefix, redrive.DefaultQueue)
+		_, err = zombie.Beat(r.ctx(), "zombie", time.Second)
+		require.NoError(t, err)
+		claimed, err := zombie.Claim(r.ctx(), store.ClaimCall{Worker: "zombie", Call: 1, N: 1})
+		require.NoError(t, err)
+		require.Len(t, claimed.Jobs, 1)
+		job := claimed.Jobs[0]
+
+		var reaped atomic.Int32
+		r.start(redrive.NewMux(), redrive.WorkerOptions{Lease: time.Second, Trace: &redrive.WorkerTrace{
+			JobReaped: func(string, string, string, int) { reaped.Add(1) },
+		}})
+		receive(t, late.Fired(), "reap")
+		settled, err := zombie.Finish(r.ctx(), store.Settler{Worker: "zombie", Call: "1"}, store.Succeeded,
+			[]store.Done{{Owned: store.Owned{ID: job.ID, Token: job.Token}}})
+		require.NoError(t, err)
+		require.Empty(t, settled.Refused)
+		r.eventually(func(s redrive.QueueStats) bool { return s.Workers == 1 }, "the zombie is not forgotten")
+		require.Zero(t, reaped.Load())
+		require.Zero(t, r.stats(redrive.DefaultQueue).Crashed)
+	})
 }
 
 // gobCodec is a codec whose output is not JSON.

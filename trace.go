@@ -10,7 +10,9 @@ type WorkerTrace struct {
 	JobStarted func(m *Message)
 	// JobSettled is called when Redis has confirmed what became of the job.
 	JobSettled func(m *Message, e JobEnd)
-	// JobLost is called when another worker owns the job: nothing was written.
+	// JobLost is called when Redis refuses the job's end: another worker owns the job,
+	// and nothing was written. Or the end was written by an earlier try that was not
+	// answered, and the lease lapsed before the next: Redis has forgotten the try.
 	JobLost func(m *Message)
 	// JobStuck is called once for a handler that still runs after its context has
 	// been done for a third of the lease; it keeps its slot.
