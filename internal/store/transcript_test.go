@@ -238,9 +238,8 @@ func (s *stage) record(ctx context.Context, script string, keys, argv []string, 
 	}
 	b.WriteString("ARGV\n")
 	var rows []string
-	for _, n := range rowLengths(script, argv) {
-		rows = append(rows, s.clock.row(argv[:n]))
-		argv = argv[n:]
+	for _, words := range argRows(script, argv) {
+		rows = append(rows, s.clock.row(words))
 	}
 	lines(&b, "  ", rows)
 
@@ -285,49 +284,54 @@ func either(same, a, b string) string {
 	return b
 }
 
-// rowLengths breaks arguments into lines, for the reader: what goes before, then
-// one line per job or letter, then the rest.
-func rowLengths(script string, argv []string) []int {
-	var rows []int
-	left := len(argv)
+// argRows breaks arguments into lines, for the reader: what goes before, then one
+// line per job or letter, then the rest. It guesses where it does not know.
+func argRows(script string, argv []string) (rows [][]string) {
 	take := func(n int) {
-		if n = min(n, left); n > 0 {
-			rows, left = append(rows, n), left-n
+		if n = min(n, len(argv)); n > 0 {
+			rows, argv = append(rows, argv[:n]), argv[n:]
 		}
 	}
-	number := func(i int) int {
-		if i >= len(argv) {
-			return 0
+	head, stride := 0, 0
+	switch {
+	case script == "enqueue":
+		head, stride = 3, 3
+	case script == "dead_settle":
+		head, stride = 3, 7
+	case script == "dead_release":
+		head, stride = 1, 1
+	default: // a settling script says how many arguments each of its jobs has
+		for i := 3; i+1 < len(argv) && stride == 0; i++ {
+			width, _ := strconv.Atoi(argv[i])
+			jobs, _ := strconv.Atoi(argv[i+1])
+			if rest := len(argv) - i - 2 - width*jobs; width > 1 && jobs > 0 && rest >= 0 && rest <= 2 {
+				head, stride = i+2, width
+			}
 		}
-		n, _ := strconv.Atoi(argv[i])
-		return n
 	}
-	stride, jobs := 0, 0
-	settle, claims := strings.CutSuffix(script, "_and_claim")
-	switch settle {
-	case "finish", "putback", "bury":
-		at := 0
-		if claims {
-			at = 5
-		}
-		take(at)
-		take(5)
-		stride, jobs = number(at+3), number(at+4)
-	case "enqueue":
-		take(3)
-		stride, jobs = 3, left/3
-	case "dead_settle":
-		take(3)
-		stride, jobs = 7, left/7
-	case "dead_release":
-		take(1)
-		stride, jobs = 1, left
-	}
-	for range jobs {
+	take(head)
+	for stride > 0 && len(argv) >= stride {
 		take(stride)
 	}
-	take(left)
+	for len(argv) > 0 {
+		take(runWidth(argv))
+	}
 	return rows
+}
+
+// runWidth is how many words belong on a line: where they repeat themselves, those
+// of one repetition, else those up to there.
+func runWidth(argv []string) int {
+	for i := range min(len(argv), 16) {
+		rest := strings.Join(argv[i:], "\n") + "\n"
+		for w := 1; w <= 8 && i+w <= len(argv); w++ {
+			unit := strings.Join(argv[i:i+w], "\n") + "\n"
+			if !strings.Contains(unit, "#") && findRun(rest, unit).n >= minLoop {
+				return cmp.Or(i, w)
+			}
+		}
+	}
+	return 16
 }
 
 // plain is a key as it is with the default prefix; other words stay as they are.
