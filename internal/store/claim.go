@@ -94,8 +94,19 @@ func (q *Queue) claimed(res any) (Claimed, error) {
 	if !ok || len(reply) < 3 {
 		return Claimed{}, q.malformed("claim", res)
 	}
-	state, _ := reply[0].(string)
-	c := Claimed{State: ClaimState(state), Now: msTime(reply[1]), NextDue: msTime(reply[2])}
+	r := readReply(res, len(reply))
+	c := Claimed{State: ClaimState(r.text()), Now: r.time(), NextDue: r.due()}
+	switch c.State {
+	case ClaimOK:
+		r.token()
+	case ClaimPaused, ClaimLapsed, ClaimStale:
+		r.bad = r.bad || len(r.list) > 0
+	default:
+		r.bad = true
+	}
+	if r.bad {
+		return Claimed{}, q.malformed("claim", res)
+	}
 	if c.State != ClaimOK {
 		return c, nil
 	}
@@ -104,7 +115,9 @@ func (q *Queue) claimed(res any) (Claimed, error) {
 	}
 	var text [6]string
 	for i := range text {
-		text[i], _ = reply[3+i].(string)
+		if text[i], ok = reply[3+i].(string); !ok {
+			return Claimed{}, q.malformed("claim", res)
+		}
 	}
 	if c.Jobs, ok = unpackJobs(text[0], text[1], text[2:4], text[4:6]); !ok {
 		return Claimed{}, q.malformed("claim", res)
@@ -115,25 +128,26 @@ func (q *Queue) claimed(res any) (Claimed, error) {
 // unpackJobs takes the jobs of one claim apart; see pack.lua.
 func unpackJobs(token, ids string, envelopes, ledgers []string) ([]ClaimedJob, bool) {
 	if ids == "" {
-		return nil, true
+		return nil, envelopes[0] == "" && envelopes[1] == "" && ledgers[0] == "" && ledgers[1] == ""
 	}
+	packed := ledgers[0] != ""
 	jobs := make([]ClaimedJob, strings.Count(ids, ",")+1)
 	for i := range jobs {
 		j := &jobs[i]
 		j.Token = token
 		j.ID, ids, _ = strings.Cut(ids, ",")
 		var ok bool
-		if j.Envelope, ok = unpackOne(envelopes); !ok {
+		if j.Envelope, ok = unpackOne(envelopes); !ok || j.ID == "" {
 			return nil, false
 		}
-		if ledgers[0] == "" {
+		if !packed {
 			continue
 		}
 		if j.Ledger, ok = unpackOne(ledgers); !ok {
 			return nil, false
 		}
 	}
-	return jobs, envelopes[1] == "" && ledgers[1] == ""
+	return jobs, envelopes[0] == "" && envelopes[1] == "" && ledgers[0] == "" && ledgers[1] == ""
 }
 
 // unpackOne takes the first value off a packed pair of sizes and values.
@@ -141,21 +155,12 @@ func unpackOne(packed []string) (value string, ok bool) {
 	size, rest, _ := strings.Cut(packed[0], ",")
 	packed[0] = rest
 	n, err := strconv.Atoi(size)
-	if err != nil || n > len(packed[1]) {
+	if err != nil || n < -1 || n > len(packed[1]) {
 		return "", false
 	}
-	if n < 0 { // there is none
+	if n == -1 { // there is none
 		return "", true
 	}
 	value, packed[1] = packed[1][:n], packed[1][n:]
 	return value, true
-}
-
-// msTime reads a time in ms; -1 is the zero time.
-func msTime(v any) time.Time {
-	ms, _ := v.(int64)
-	if ms < 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
 }

@@ -54,33 +54,31 @@ func (q *Queue) Enqueue(ctx context.Context, lane string, call int64, lookDead b
 	if err != nil {
 		return nil, q.wrap("enqueue", err)
 	}
-	reply, ok := res.([]any)
-	if ok && len(reply) == 1 {
+	if reply, _ := res.([]any); len(reply) == 1 && reply[0] == int64(-1) {
 		return nil, q.wrap("enqueue", ErrOvertaken)
 	}
-	if !ok || len(reply) != 2 {
-		return nil, q.malformed("enqueue", res)
-	}
-	text, _ := reply[1].(string)
-	taken, err = indexes(text, 1)
-	if err != nil {
+	r := readReply(res, 2)
+	r.time()
+	taken, ok := indexes(r.text(), 1, len(jobs))
+	if !ok || r.bad {
 		return nil, q.malformed("enqueue", res)
 	}
 	return taken, nil
 }
 
-// indexes reads a comma-ended list of numbers counted from base.
-func indexes(s string, base int) ([]int, error) {
+// indexes reads a rising, comma-ended list of places among n, counted from base.
+func indexes(s string, base, n int) ([]int, bool) {
 	var out []int
 	for s != "" {
-		one, rest, _ := strings.Cut(s, ",")
-		n, err := strconv.Atoi(one)
-		if err != nil {
-			return nil, err
+		one, rest, ended := strings.Cut(s, ",")
+		i, ok := digits(one)
+		i -= base
+		if !ok || !ended || i < 0 || i >= n || len(out) > 0 && i <= out[len(out)-1] {
+			return nil, false
 		}
-		out, s = append(out, n-base), rest
+		out, s = append(out, i), rest
 	}
-	return out, nil
+	return out, true
 }
 
 // ceilMillis rounds up, so that nothing is due early (I12).

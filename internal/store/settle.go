@@ -19,6 +19,8 @@ type Settler struct {
 	Reap bool
 	// Next, if not nil, claims jobs for the worker in the same step.
 	Next *ClaimCall
+
+	jobs int // how many the call ends
 }
 
 // Settled is the answer to a call that ends attempts.
@@ -69,6 +71,7 @@ var memos = [Lanes]string{"#s0", "#s1"}
 // fence returns the keys and arguments that fence.lua reads, after those of the
 // claim if there is one.
 func (q *Queue) fence(s *Settler, stride, jobs int) (keys []string, args []any) {
+	s.jobs = jobs
 	args = make([]any, 0, claimArgs+5+stride*jobs+2)
 	if s.Next != nil {
 		keys, args = q.claimKeys(s.Next.Worker), s.Next.args(args)
@@ -176,9 +179,9 @@ func (q *Queue) settle(ctx context.Context, op string, script settleScript, s *S
 	}
 	text, ok := res.(string)
 	if ok {
-		settled.Refused, err = indexes(text, 0)
+		settled.Refused, ok = indexes(text, 0, s.jobs)
 	}
-	if !ok || err != nil {
+	if !ok {
 		return Settled{}, q.malformed(op, res)
 	}
 	return settled, nil
