@@ -2,8 +2,8 @@ package store
 
 import "github.com/redis/go-redis/v9"
 
-// Scripts names every script that is sent to Redis, as transcripts do.
-var Scripts = map[string]*redis.Script{
+// TranscriptScripts names every script that is sent to Redis, as transcripts do.
+var TranscriptScripts = map[string]*redis.Script{
 	"enqueue":           enqueueScript,
 	"claim":             claimScript,
 	"finish":            finishScript.alone,

@@ -134,5 +134,5 @@ func call[T any](s *stage, f func(context.Context) (T, error)) T {
 // raw makes the call of the scene with arguments of its own.
 func (s *stage) raw(script string, keys []string, argv ...any) {
 	s.t.Helper()
-	require.NoError(s.t, store.Scripts[script].Eval(s.t.Context(), s.rdb, keys, argv...).Err())
+	require.NoError(s.t, store.TranscriptScripts[script].Eval(s.t.Context(), s.rdb, keys, argv...).Err())
 }

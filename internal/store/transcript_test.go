@@ -69,7 +69,7 @@ func TestTranscripts(t *testing.T) {
 func TestTranscriptsAreAllThatAClientNeeds(t *testing.T) {
 	files, err := filepath.Glob(transcriptPath("*"))
 	require.NoError(t, err)
-	require.Len(t, files, len(store.Scripts))
+	require.Len(t, files, len(store.TranscriptScripts))
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		rdb := b.Client()
 		for _, path := range files {
@@ -85,7 +85,7 @@ func TestTranscriptsAreAllThatAClientNeeds(t *testing.T) {
 					s.more = true // TestTranscripts knows which
 					s.once = !strings.Contains(want, "\n-- again\n")
 					keys, argv := s.load(want)
-					require.NoError(t, store.Scripts[script].Eval(t.Context(), s.rdb, keys, argv...).Err(), name)
+					require.NoError(t, store.TranscriptScripts[script].Eval(t.Context(), s.rdb, keys, argv...).Err(), name)
 					require.Equal(t, want, s.text, name)
 				}
 			})
@@ -97,7 +97,7 @@ func TestTranscriptsAreAllThatAClientNeeds(t *testing.T) {
 // before others is shown by theirs.
 func TestEveryScriptHasATranscript(t *testing.T) {
 	t.Parallel()
-	for script := range store.Scripts {
+	for script := range store.TranscriptScripts {
 		require.NotEmpty(t, scenes[script], script)
 		require.FileExists(t, transcriptPath(script))
 	}
@@ -210,7 +210,7 @@ func fixedClock(c clock) string {
 
 func scriptName(text string) string {
 	sum := sha1.Sum([]byte(text))
-	for name, s := range store.Scripts {
+	for name, s := range store.TranscriptScripts {
 		if s.Hash() == hex.EncodeToString(sum[:]) {
 			return name
 		}
