@@ -148,7 +148,7 @@ func (b Backoff) raw(n int) time.Duration {
 		// Compared in float64 and converted once: the product may reach +Inf, never NaN,
 		// and what is below max fits.
 		if f := float64(b.base) * math.Pow(b.factor, float64(n-1)); f < float64(b.max) {
-			return time.Duration(f)
+			return max(b.base, time.Duration(f)) // above 2^53 ns a float64 rounds
 		}
 		return b.max
 	case backoffSchedule:

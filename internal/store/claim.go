@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"strconv"
 	"time"
 )
 
@@ -90,27 +89,39 @@ func (q *Queue) Claim(ctx context.Context, c ClaimCall) (Claimed, error) {
 	return q.claimed(reply)
 }
 
-// claimed reads the reply of claim.lua.
+// claimed reads the reply of claim.lua. As with [reply], what is not as the header of
+// the script says is an error.
 func (q *Queue) claimed(reply []string) (Claimed, error) {
+	bad := func() (Claimed, error) { return Claimed{}, q.malformed("claim", reply) }
 	if len(reply) < 3 {
-		return Claimed{}, q.malformed("claim", reply)
+		return bad()
 	}
-	now, err := strconv.ParseInt(reply[1], 10, 64)
-	due, err2 := strconv.ParseInt(reply[2], 10, 64)
-	c := Claimed{State: ClaimState(reply[0]), Now: msTime(now), NextDue: msTime(due)}
-	if err != nil || err2 != nil {
-		return Claimed{}, q.malformed("claim", reply)
+	now, ok := digits(reply[1])
+	due, ok2 := digits(reply[2])
+	c := Claimed{State: ClaimState(reply[0]), Now: time.UnixMilli(int64(now))}
+	if ok2 {
+		c.NextDue = time.UnixMilli(int64(due))
 	}
-	if c.State != ClaimOK {
+	if !ok || !ok2 && reply[2] != "-1" {
+		return bad()
+	}
+	switch c.State {
+	case ClaimOK:
+	case ClaimPaused, ClaimLapsed, ClaimStale:
+		if len(reply) > 3 {
+			return bad()
+		}
 		return c, nil
+	default:
+		return bad()
 	}
 	if len(reply) < 5 {
-		return Claimed{}, q.malformed("claim", reply)
+		return bad()
 	}
 	token, jobs := reply[3], reply[5:]
-	n, err := strconv.Atoi(reply[4])
-	if err != nil || n < 0 || len(jobs) != 2*n && len(jobs) != 3*n {
-		return Claimed{}, q.malformed("claim", reply)
+	n, ok := digits(reply[4])
+	if t, isToken := digits(token); !ok || !isToken || t == 0 || len(jobs) != 2*n && len(jobs) != 3*n {
+		return bad()
 	}
 	c.Jobs = make([]ClaimedJob, n)
 	for i := range c.Jobs {
@@ -119,15 +130,9 @@ func (q *Queue) claimed(reply []string) (Claimed, error) {
 		if len(jobs) > 2*n {
 			j.Ledger = jobs[2*n+i]
 		}
+		if j.ID == "" {
+			return bad()
+		}
 	}
 	return c, nil
-}
-
-// msTime reads a time in ms; -1 is the zero time.
-func msTime(v any) time.Time {
-	ms, _ := v.(int64)
-	if ms < 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
 }

@@ -144,42 +144,15 @@ func (q *Queue) Letters(ctx context.Context, x LetterIndex, after LetterCursor, 
 	if err != nil {
 		return Page{}, q.wrap("list dead letters", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 5 {
-		return Page{}, q.malformed("list dead letters", res)
-	}
-	more, _ := reply[1].(int64)
-	p := Page{Now: msTime(reply[0]), More: more == 1, Next: after}
-	if p.Letters, ok = letters(reply[2], reply[3], reply[4]); !ok {
+	r := readReply(res, 5)
+	p := Page{Now: r.time(), More: r.flag(), Letters: r.letters(), Next: after}
+	if r.bad {
 		return Page{}, q.malformed("list dead letters", res)
 	}
 	if n := len(p.Letters); n > 0 {
 		p.Next = LetterCursor{Died: p.Letters[n-1].Died, ID: p.Letters[n-1].ID}
 	}
 	return p, nil
-}
-
-// letters joins the parallel arrays of a reply.
-func letters(ids, scores, entries any) ([]Letter, bool) {
-	is, ok1 := ids.([]any)
-	ss, ok2 := scores.([]any)
-	es, ok3 := entries.([]any)
-	if !ok1 || !ok2 || !ok3 || len(is) != len(ss) || len(is) != len(es) {
-		return nil, false
-	}
-	out := make([]Letter, len(is))
-	for i := range is {
-		l := &out[i]
-		l.ID, _ = is[i].(string)
-		l.Entry, _ = es[i].(string)
-		score, _ := ss[i].(string)
-		died, err := strconv.ParseFloat(score, 64)
-		if err != nil {
-			return nil, false
-		}
-		l.Died = int64(died)
-	}
-	return out, true
 }
 
 // LettersByID looks letters up. One that does not exist has no entry.
@@ -298,17 +271,12 @@ func (q *Queue) TakeLetters(ctx context.Context, c *Caller, task, token string, 
 	if err != nil {
 		return Page{}, q.wrap("review dead letters", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 7 {
+	r := readReply(res, 7)
+	p := Page{Now: r.time(), More: r.flag(), Letters: r.letters()}
+	p.Next = LetterCursor{Died: r.score(), ID: r.text()}
+	if r.bad {
 		return Page{}, q.malformed("review dead letters", res)
 	}
-	more, _ := reply[1].(int64)
-	p := Page{Now: msTime(reply[0]), More: more == 1}
-	cursor, ok1 := letters([]any{reply[6]}, []any{reply[5]}, []any{""})
-	if p.Letters, ok = letters(reply[2], reply[3], reply[4]); !ok || !ok1 {
-		return Page{}, q.malformed("review dead letters", res)
-	}
-	p.Next = LetterCursor{Died: cursor[0].Died, ID: cursor[0].ID}
 	return p, nil
 }
 
@@ -319,8 +287,14 @@ func (q *Queue) ReleaseLetters(ctx context.Context, token string, ids []string) 
 		args = append(args, id)
 	}
 	res, err := q.run(ctx, deadReleaseScript, []string{q.keys.Reviews}, args)
-	n, _ := res.(int64)
-	return int(n), q.wrap("release dead letters", err)
+	if err != nil {
+		return 0, q.wrap("release dead letters", err)
+	}
+	n, ok := res.(int64)
+	if !ok || n < 0 || n > int64(len(ids)) {
+		return 0, q.malformed("release dead letters", res)
+	}
+	return int(n), nil
 }
 
 // LetterEnd is how one dead letter ends.
@@ -345,6 +319,8 @@ const (
 	LetterReviewed LetterFate = 'r'
 	LetterLost     LetterFate = 'l'
 	LetterTaken    LetterFate = 't'
+
+	letterFates = "+-crlt"
 )
 
 // EndLetters ends up to [MaxBatch] dead letters, each id once, and raises the
@@ -363,10 +339,13 @@ func (q *Queue) EndLetters(ctx context.Context, c *Caller, counter Counter, ends
 		args = append(args, e.ID, e.Sum, e.Token, tasks[e.Task], e.Task, e.Envelope, e.Ledger)
 	}
 	answer, err := q.remembered(ctx, "end dead letters", deadSettleScript, keys, args)
-	if err == nil && len(answer) != len(ends) {
-		err = q.malformed("end dead letters", answer)
+	if err != nil {
+		return nil, err
 	}
-	return []LetterFate(answer), err
+	if len(answer) != len(ends) || strings.Trim(answer, letterFates) != "" {
+		return nil, q.malformed("end dead letters", answer)
+	}
+	return []LetterFate(answer), nil
 }
 
 // forgetKeys are the keys that dead_forget.lua names.
@@ -409,9 +388,9 @@ func (q *Queue) TrimLetters(ctx context.Context, c *Caller, task string, count i
 		return 0, 0, err
 	}
 	one, two, _ := strings.Cut(answer, ",")
-	dropped, err1 := strconv.Atoi(one)
-	left, err2 := strconv.Atoi(two)
-	if err1 != nil || err2 != nil {
+	dropped, ok1 := digits(one)
+	left, ok2 := digits(two)
+	if !ok1 || !ok2 {
 		return 0, 0, q.malformed("trim dead letters", answer)
 	}
 	return dropped, left, nil

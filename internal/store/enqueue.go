@@ -68,28 +68,27 @@ func (q *Queue) Enqueue(ctx context.Context, lane string, call int64, lookDead b
 	if err != nil {
 		return nil, q.wrap("enqueue", err)
 	}
-	text, ok := res.(string)
-	if ok {
-		taken, err = indexes(text, 1)
-	}
-	if !ok || err != nil {
+	text, isText := res.(string)
+	taken, ok := indexes(text, 1, len(jobs))
+	if !isText || !ok {
 		return nil, q.malformed("enqueue", res)
 	}
 	return taken, nil
 }
 
-// indexes reads a comma-ended list of numbers counted from base.
-func indexes(s string, base int) ([]int, error) {
+// indexes reads a rising, comma-ended list of places among n, counted from base.
+func indexes(s string, base, n int) ([]int, bool) {
 	var out []int
 	for s != "" {
-		one, rest, _ := strings.Cut(s, ",")
-		n, err := strconv.Atoi(one)
-		if err != nil {
-			return nil, err
+		one, rest, ended := strings.Cut(s, ",")
+		i, ok := digits(one)
+		i -= base
+		if !ok || !ended || i < 0 || i >= n || len(out) > 0 && i <= out[len(out)-1] {
+			return nil, false
 		}
-		out, s = append(out, n-base), rest
+		out, s = append(out, i), rest
 	}
-	return out, nil
+	return out, true
 }
 
 // ceilMillis rounds up, so that nothing is due early (I12).

@@ -71,13 +71,9 @@ func (q *Queue) TakeHooks(ctx context.Context, c *Caller, task string, n int, le
 	if err != nil {
 		return HookLetters{}, q.wrap("take hooks", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 4 {
-		return HookLetters{}, q.malformed("take hooks", res)
-	}
-	var h HookLetters
-	h.Deadline, _ = reply[0].(int64)
-	if h.Letters, ok = letters(reply[1], reply[2], reply[3]); !ok {
+	r := readReply(res, 4)
+	h := HookLetters{Deadline: r.number(0, maxMillis), Letters: r.letters()}
+	if r.bad {
 		return HookLetters{}, q.malformed("take hooks", res)
 	}
 	return h, nil

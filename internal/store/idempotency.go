@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -73,22 +72,21 @@ func (s *Idempotency) Claim(ctx context.Context, c *EffectClaim) (state EffectSt
 	if err != nil {
 		return "", 0, nil, err
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) == 0 {
+	list, _ := res.([]any)
+	r := readReply(res, len(list))
+	switch state = EffectState(r.text()); state {
+	case EffectClaimed:
+		fence = r.token()
+	case EffectDone, EffectDoneBare:
+		text = []byte(r.text())
+	case EffectBusy, EffectReused, EffectOvertaken:
+	default:
+		r.bad = true
+	}
+	if r.bad || len(r.list) > 0 {
 		return "", 0, nil, malformedEffect(op, res)
 	}
-	word, _ := reply[0].(string)
-	rest := ""
-	if len(reply) > 1 {
-		rest, _ = reply[1].(string)
-	}
-	state = EffectState(word)
-	if state == EffectClaimed {
-		if fence, err = strconv.ParseInt(rest, 10, 64); err != nil {
-			return "", 0, nil, malformedEffect(op, res)
-		}
-	}
-	return state, fence, []byte(rest), nil
+	return state, fence, text, nil
 }
 
 // Extend renews the lease. held is false when the claim is not the record's.
@@ -116,11 +114,11 @@ func (s *Idempotency) fenced(ctx context.Context, op string, script *redis.Scrip
 	if err != nil {
 		return false, err
 	}
-	n, ok := res.(int64)
+	held, ok := yes(res)
 	if !ok {
 		return false, malformedEffect(op, res)
 	}
-	return n == 1, nil
+	return held, nil
 }
 
 // run leaves it to the caller to name the key in an error.

@@ -37,22 +37,13 @@ func (q *Queue) Beat(ctx context.Context, worker string, lease time.Duration) (B
 	if err != nil {
 		return Beat{}, q.wrap("heartbeat", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 7 {
-		return Beat{}, q.malformed("heartbeat", res)
-	}
-	held, _ := reply[1].(int64)
-	owned, _ := reply[2].(int64)
-	ready, _ := reply[3].(int64)
+	r := readReply(res, 7)
 	b := Beat{
-		Now: msTime(reply[0]), Held: held == 1, Owned: int(owned), Ready: int(ready),
-		NextDue: msTime(reply[4]), NextLapse: msTime(reply[5]),
+		Now: r.time(), Held: r.flag(), Owned: r.count(), Ready: r.count(),
+		NextDue: r.due(), NextLapse: r.due(), Expired: r.texts(),
 	}
-	names, _ := reply[6].([]any)
-	for _, n := range names {
-		if s, ok := n.(string); ok {
-			b.Expired = append(b.Expired, s)
-		}
+	if r.bad {
+		return Beat{}, q.malformed("heartbeat", res)
 	}
 	return b, nil
 }
@@ -66,23 +57,18 @@ func (q *Queue) Expired(ctx context.Context, worker string) ([]ClaimedJob, error
 	if err != nil {
 		return nil, q.wrap("reap", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 4 {
-		return nil, q.malformed("reap", res)
-	}
-	var columns [4][]any // a nil element is an entry that does not exist
-	for i := range columns {
-		if columns[i], ok = reply[i].([]any); !ok || len(columns[i]) != len(columns[0]) {
-			return nil, q.malformed("reap", res)
-		}
-	}
-	jobs := make([]ClaimedJob, len(columns[0]))
+	r := readReply(res, 4)
+	ids := r.column(-1)
+	jobs := make([]ClaimedJob, len(ids.list))
+	tokens, envelopes, ledgers := r.column(len(jobs)), r.column(len(jobs)), r.column(len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
-		j.ID, _ = columns[0][i].(string)
-		j.Token, _ = columns[1][i].(string)
-		j.Envelope, _ = columns[2][i].(string)
-		j.Ledger, _ = columns[3][i].(string)
+		j.ID, j.Token = ids.text(), tokens.text()
+		j.Envelope, _ = envelopes.optional()
+		j.Ledger, _ = ledgers.optional()
+	}
+	if r.bad || ids.bad || tokens.bad || envelopes.bad || ledgers.bad {
+		return nil, q.malformed("reap", res)
 	}
 	return jobs, nil
 }
@@ -98,13 +84,12 @@ func (q *Queue) Leave(ctx context.Context, worker string) (int, error) {
 		if err != nil {
 			return released, q.wrap("leave", err)
 		}
-		reply, ok := res.([]any)
-		if !ok || len(reply) != 2 {
+		r := readReply(res, 2)
+		n, left := r.count(), r.count()
+		if r.bad || n == 0 && left > 0 { // that would never end
 			return released, q.malformed("leave", res)
 		}
-		n, _ := reply[0].(int64)
-		left, _ := reply[1].(int64)
-		released += int(n)
+		released += n
 		if left == 0 {
 			return released, nil
 		}

@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -57,40 +56,46 @@ func (l *Lock) Acquire(ctx context.Context, owner, label string, ttl time.Durati
 	if err != nil {
 		return 0, nil, l.wrap("acquire", err)
 	}
-	reply, _ := res.([]any)
-	if len(reply) == 1 && reply[0] == int64(-1) {
-		return 0, nil, l.wrap("acquire", ErrReleased)
+	list, _ := res.([]any)
+	r := readReply(res, len(list))
+	switch r.number(-1, 1) {
+	case -1:
+		err = ErrReleased
+	case 1:
+		token = r.token()
+		r.time()
+	default:
+		held = &Held{Holder: r.text(), Since: r.time(), Lapses: time.Duration(r.count()) * time.Millisecond}
 	}
-	if len(reply) < 3 {
+	if r.bad || len(r.list) > 0 {
 		return 0, nil, l.wrap("acquire", errUnexpected(res))
 	}
-	text, _ := reply[1].(string)
-	if reply[0] == int64(1) {
-		if token, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return 0, nil, l.wrap("acquire", errUnexpected(res))
-		}
-		return token, nil, nil
-	}
-	held = &Held{Holder: text, Since: msTime(reply[2])}
-	if len(reply) == 4 {
-		ms, _ := reply[3].(int64)
-		held.Lapses = time.Duration(ms) * time.Millisecond
-	}
-	return 0, held, nil
+	return token, held, l.wrap("acquire", err)
 }
 
 // Renew makes the owner's hold last for ttl from now. It returns false when the
 // hold has lapsed.
 func (l *Lock) Renew(ctx context.Context, owner string, ttl time.Duration) (bool, error) {
-	res, err := run(ctx, l.rdb, lockRenewScript, []string{l.keys.holders, l.keys.details}, []any{owner, ttl.Milliseconds()})
-	return res == int64(1), l.wrap("renew", err)
+	return l.holds(ctx, "renew", lockRenewScript, owner, ttl)
 }
 
 // Release ends the owner's hold. It returns false when that had lapsed. An
 // acquisition of the owner that arrives within a ttl has no effect.
 func (l *Lock) Release(ctx context.Context, owner string, ttl time.Duration) (bool, error) {
-	res, err := run(ctx, l.rdb, lockReleaseScript, []string{l.keys.holders, l.keys.details}, []any{owner, ttl.Milliseconds()})
-	return res == int64(1), l.wrap("release", err)
+	return l.holds(ctx, "release", lockReleaseScript, owner, ttl)
+}
+
+// holds runs a script that says whether the owner held the lock.
+func (l *Lock) holds(ctx context.Context, op string, script *redis.Script, owner string, ttl time.Duration) (bool, error) {
+	res, err := run(ctx, l.rdb, script, []string{l.keys.holders, l.keys.details}, []any{owner, ttl.Milliseconds()})
+	if err != nil {
+		return false, l.wrap(op, err)
+	}
+	held, ok := yes(res)
+	if !ok {
+		return false, l.wrap(op, errUnexpected(res))
+	}
+	return held, nil
 }
 
 func errUnexpected(reply any) error {

@@ -38,23 +38,21 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, q.wrap("stats", err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 6 {
-		return Stats{}, q.malformed("stats", res)
-	}
+	r := readReply(res, 6)
 	var n [5]int64
 	for i := range n {
-		n[i], _ = reply[i].(int64)
+		n[i] = r.number(0, maxCount)
+	}
+	fields := r.texts()
+	if r.bad || len(fields)%2 != 0 {
+		return Stats{}, q.malformed("stats", res)
 	}
 	s := Stats{
 		Ready: n[0], Delayed: n[1], Active: max(0, n[2]-n[0]-n[1]), Dead: n[3], Workers: n[4],
 		Counters: make(map[Counter]int64),
 	}
-	fields, _ := reply[5].([]any)
-	for i := 0; i+1 < len(fields); i += 2 {
-		name, _ := fields[i].(string)
-		value, _ := fields[i+1].(string)
-		switch name {
+	for i := 0; i < len(fields); i += 2 {
+		switch name, value := fields[i], fields[i+1]; name {
 		case "paused":
 			s.Paused = true
 		case "token":
@@ -96,15 +94,13 @@ func (q *Queue) Fate(ctx context.Context, id string) (Fate, error) {
 	if err != nil {
 		return Fate{}, q.wrap("look up job "+id, err)
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 3 {
+	r := readReply(res, 3)
+	f := Fate{Pending: r.flag()}
+	f.Letter, _ = r.optional()
+	result, ok := r.optional()
+	if r.bad {
 		return Fate{}, q.malformed("look up", res)
 	}
-	var f Fate
-	pending, _ := reply[0].(int64)
-	f.Pending = pending == 1
-	f.Letter, _ = reply[1].(string)
-	result, ok := reply[2].(string)
 	f.Result, f.HasResult = []byte(result), ok
 	return f, nil
 }

@@ -18,6 +18,8 @@ type Settler struct {
 	Reap bool
 	// Next, if not nil, claims jobs for the worker in the same step.
 	Next *ClaimCall
+
+	jobs int // how many the call ends
 }
 
 // Settled is the answer to a call that ends attempts.
@@ -70,6 +72,7 @@ var settleMemos = [Lanes]string{"#s0", "#s1"}
 // the claim if there is one. There are more keys to come, and so many arguments for
 // each job.
 func (q *Queue) fence(s *Settler, owned func(i int) *Owned, jobs, more, fields int) (keys, args []any) {
+	s.jobs = jobs
 	args = make([]any, 0, claimArgs+6+(2+fields)*jobs+2)
 	if s.Next != nil {
 		args = s.Next.args(args)
@@ -175,13 +178,16 @@ func (q *Queue) settle(ctx context.Context, op string, script settleScript, s *S
 	if len(reply) == 0 {
 		return Settled{}, q.malformed(op, reply)
 	}
-	refused, reply := reply[len(reply)-1], reply[:len(reply)-1]
+	refused, claimed := reply[len(reply)-1], reply[:len(reply)-1]
 	var settled Settled
-	if settled.Refused, err = indexes(refused, 0); err != nil {
-		return Settled{}, q.malformed(op, refused)
+	var ok bool
+	if settled.Refused, ok = indexes(refused, 0, s.jobs); !ok || s.Next == nil && len(claimed) > 0 {
+		return Settled{}, q.malformed(op, reply)
 	}
 	if s.Next != nil {
-		settled.Claimed, err = q.claimed(reply)
+		if settled.Claimed, err = q.claimed(claimed); err != nil {
+			return Settled{}, err
+		}
 	}
-	return settled, err
+	return settled, nil
 }
