@@ -70,7 +70,14 @@ var pillarMutants = []mutant{
 		story:   "The holder's context lives on after its hold can have lapsed.",
 		edits:   []edit{{"hold.go", "sent.Add(ttl - ttl/10)", "sent.Add(ttl + ttl/10)"}},
 		pkg:     rootPkg,
-		killers: []string{"TestI11_TheContextEndsBeforeTheLockDoes"},
+		killers: []string{"TestI11_TheContextsTimeCountsFromBeforeTheCall"},
+	},
+	{
+		name: "lock-counts-from-the-answer", breaks: "I11",
+		story:   "The time of a hold counts from when its answer came, and not from when it was asked for.",
+		edits:   []edit{{"lock.go", "newLock(parent, c.lockID, token, sent)", "newLock(parent, c.lockID, token, sent.Add(time.Since(sent)))"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI11_TheContextsTimeCountsFromBeforeTheCall"},
 	},
 	{
 		name: "conflict-uses-a-retry", breaks: "I8",

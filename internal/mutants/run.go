@@ -30,12 +30,9 @@ type outcome struct {
 	output string
 }
 
-// build compiles the tests of a package. overlay may be empty.
-func build(ctx context.Context, root, pkg, overlay, binary string) error {
-	args := []string{"test", "-c", "-o", binary}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
+// build compiles the tests of a package.
+func build(ctx context.Context, root, pkg, overlay, binary string, flags ...string) error {
+	args := append([]string{"test", "-c", "-o", binary, "-overlay", overlay}, flags...)
 	cmd := command(ctx, root, "go", append(args, pkg)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("does not compile: %w\n%s", err, out)
@@ -58,6 +55,9 @@ func test(ctx context.Context, root, pkg, binary, pattern, scripts string, limit
 	}
 	return o
 }
+
+// hasty makes a build cost half: what it builds runs for seconds, and once.
+var hasty = []string{"-gcflags=-N -l", "-ldflags=-s -w"}
 
 func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
