@@ -3,8 +3,9 @@
 //
 //	go run ./internal/mutants [-list] [-only name,…] [-full] [-v] [-j n]
 //
-// The defects are data (the tables in this package) and reach the compiler through
-// go test -overlay: no file of the library changes, and nothing in it knows of them.
+// The defects are data, the tables in this package. They reach the compiler through go
+// test -overlay, all in one build, and an environment variable that only that build
+// reads chooses among them: no file of the library changes or knows of them.
 // The exit status is not 0 when a mutant lives through a test that is named as its
 // killer, when its text is not in the source any more, when it does not compile, or
 // when those tests fail without it.
@@ -72,9 +73,7 @@ type hunt struct {
 	full, verbose bool
 	jobs          int
 
-	root, dir string
-	// binaries are the tests of each package, compiled to read scripts from a directory.
-	binaries map[string]string
+	root, dir string // of the module, and for what is made
 }
 
 func (h *hunt) run(ctx context.Context, chosen []mutant) (err error) {
@@ -123,7 +122,7 @@ func (h *hunt) run(ctx context.Context, chosen []mutant) (err error) {
 // baseline compiles the tests, and runs the killers on the library as it is: a test
 // that fails anyway proves nothing.
 func (h *hunt) baseline(ctx context.Context, chosen []mutant) error {
-	files, err := scriptLoader(h.root)
+	files, err := library(h.root, mutants())
 	if err != nil {
 		return err
 	}
@@ -131,32 +130,29 @@ func (h *hunt) baseline(ctx context.Context, chosen []mutant) error {
 	if err != nil {
 		return err
 	}
-	killers := make(map[string][]string)
-	for _, m := range chosen {
-		for _, name := range m.killers {
-			if !slices.Contains(killers[m.pkg], name) {
-				killers[m.pkg] = append(killers[m.pkg], name)
+	scripts := filepath.Join(h.root, scriptsDir)
+	for _, pkg := range packages {
+		var names []string
+		for _, m := range chosen {
+			if m.pkg == pkg {
+				names = append(names, m.killers...)
 			}
 		}
-		if h.full {
-			for _, pkg := range packages {
-				killers[pkg] = slices.Clip(killers[pkg]) // compile it
-			}
+		slices.Sort(names)
+		if names = slices.Compact(names); len(names) == 0 && !h.full {
+			continue
 		}
-	}
-	h.binaries = make(map[string]string)
-	for pkg, names := range killers {
-		h.binaries[pkg] = filepath.Join(h.dir, filepath.Base(pkg)+".test")
-		if err := build(ctx, h.root, pkg, overlay, h.binaries[pkg]); err != nil {
+		begin := time.Now()
+		if err := build(ctx, h.root, pkg, overlay, h.binary(pkg)); err != nil {
 			return err
 		}
+		fmt.Printf("compiled the tests of %s in %v\n", pkg, time.Since(begin).Round(100*time.Millisecond))
 		if len(names) == 0 {
 			continue
 		}
-		scripts := filepath.Join(h.root, scriptsDir)
-		o := test(ctx, h.root, pkg, h.binaries[pkg], exactly(names), scripts, 2*timeout)
+		o := h.test(ctx, pkg, "", scripts, exactly(names), 2*timeout)
 		for _, name := range o.failed { // those that measure time get a second chance, alone
-			again := test(ctx, h.root, pkg, h.binaries[pkg], exactly([]string{plain(name)}), scripts, timeout)
+			again := h.test(ctx, pkg, "", scripts, exactly([]string{plain(name)}), timeout)
 			o.passed = append(o.passed, again.passed...)
 			o.output += again.output
 		}
@@ -167,6 +163,14 @@ func (h *hunt) baseline(ctx context.Context, chosen []mutant) error {
 		fmt.Printf("without a mutant %d tests of %s pass, in %v\n", len(names), pkg, o.took.Round(100*time.Millisecond))
 	}
 	return nil
+}
+
+// binary is where the compiled tests of a package are.
+func (h *hunt) binary(pkg string) string { return filepath.Join(h.dir, filepath.Base(pkg)+".test") }
+
+func (h *hunt) test(ctx context.Context, pkg, mutant, scripts, pattern string, limit time.Duration) outcome {
+	return test(ctx, filepath.Join(h.root, pkg), h.binary(pkg), pattern, limit,
+		mutantEnv+"="+mutant, scriptsEnv+"="+scripts)
 }
 
 // kill runs the tests against one mutant and returns its line of the table. An error
@@ -202,31 +206,12 @@ func (h *hunt) against(ctx context.Context, m *mutant, pkgs []string, pattern st
 	if err != nil {
 		return all, err
 	}
-	scripts, overlay, flags := filepath.Join(h.root, scriptsDir), "", hasty
-	if h.full {
-		flags = nil // some tests count allocations
-	}
-	if m.scriptOnly() {
-		scripts = dir
-		err = m.writeScripts(h.root, dir)
-	} else {
-		var files map[string][]byte
-		if files, err = m.mutated(h.root); err == nil {
-			overlay, err = writeOverlay(h.root, dir, files)
-		}
+	scripts, err := m.scripts(h.root, dir)
+	if err != nil {
+		return all, err
 	}
 	for _, pkg := range pkgs {
-		binary := h.binaries[pkg]
-		if err == nil && overlay != "" {
-			binary = filepath.Join(dir, filepath.Base(pkg)+".test")
-			if err = build(ctx, h.root, pkg, overlay, binary, flags...); err == nil {
-				defer os.Remove(binary) // they are large
-			}
-		}
-		if err != nil {
-			return all, err
-		}
-		o := test(ctx, h.root, pkg, binary, pattern, scripts, limit)
+		o := h.test(ctx, pkg, m.name, scripts, pattern, limit)
 		all.failed = append(all.failed, o.failed...)
 		all.output += o.output
 		if all.broken == "" {

@@ -57,8 +57,8 @@ func (m *mutant) mutated(root string) (map[string][]byte, error) {
 	return out, nil
 }
 
-// writeOverlay writes files to dir and returns the file that tells go of them (go help
-// build, -overlay). go:embed reads through it, too: scripts mutate like code.
+// writeOverlay writes files to dir and returns the file that tells go of them: see go
+// help build, -overlay.
 func writeOverlay(root, dir string, files map[string][]byte) (string, error) {
 	replace := make(map[string]string)
 	for name, text := range files {

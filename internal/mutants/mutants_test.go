@@ -12,11 +12,13 @@ import (
 	"go/types"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,11 +103,12 @@ func TestEveryInvariantHasAMutantAndATest(t *testing.T) {
 	}
 }
 
-// TestEveryMutantIsGoThatCompiles type-checks what the Go mutants make of a package: a
-// mutant that the compiler kills shows nothing.
+// TestEveryMutantIsGoThatCompiles type-checks the library with all the mutants in it.
 func TestEveryMutantIsGoThatCompiles(t *testing.T) {
 	dir := root(t)
 	pkgs, exports := listed(t, dir)
+	mutated, err := library(dir, mutants())
+	require.NoError(t, err)
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
 		if exports[path] == "" {
@@ -113,40 +116,66 @@ func TestEveryMutantIsGoThatCompiles(t *testing.T) {
 		}
 		return os.Open(exports[path])
 	})
-	parsed := make(map[string]*ast.File)
-	parse := func(name string, src any) *ast.File {
-		file, err := parser.ParseFile(fset, filepath.Join(dir, name), src, parser.SkipObjectResolution)
-		require.NoError(t, err)
-		return file
-	}
-	check := func(pkg string, files map[string][]byte) error {
-		var all []*ast.File
-		for _, name := range pkgs[pkg] {
-			if src, ok := files[name]; ok {
-				all = append(all, parse(name, src))
+	for _, pkg := range packages {
+		rel := path.Clean(pkg)
+		var files []*ast.File
+		for _, name := range append(pkgs[rel], path.Join(rel, switchFile), path.Join(rel, path.Base(loader))) {
+			var src any // nil: as it is on the disk
+			if text, ok := mutated[name]; ok {
+				src = text
+			} else if !slices.Contains(pkgs[rel], name) {
 				continue
 			}
-			if parsed[name] == nil {
-				parsed[name] = parse(name, nil)
-			}
-			all = append(all, parsed[name])
+			file, err := parser.ParseFile(fset, filepath.Join(dir, name), src, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			files = append(files, file)
 		}
-		_, err := (&types.Config{Importer: imports}).Check(pkg, fset, all, nil)
-		return err
-	}
-	checked := 0
-	for _, m := range mutants() {
-		files, err := m.mutated(dir)
+		_, err := (&types.Config{Importer: imports}).Check(pkg, fset, files, nil)
 		require.NoError(t, err)
-		for name := range files {
-			if strings.HasSuffix(name, ".go") {
-				require.NoError(t, check(path.Dir(name), files), m.name)
-				checked++
-			}
+	}
+	all := string(bytes.Join(slices.Collect(maps.Values(mutated)), nil))
+	for _, m := range mutants() {
+		if slices.ContainsFunc(m.edits, func(e edit) bool { return !isScript(e.file) }) {
+			require.Equal(t, 1, strings.Count(all, fmt.Sprintf("case %q:", m.name)), m.name)
 		}
 	}
-	require.Greater(t, checked, 20)
-	require.Error(t, check(".", map[string][]byte{"worker.go": []byte("package redrive\nvar x int = undefined\n")}))
+}
+
+// TestASplicedFunctionIsTheMutantsOrItsOwn looks at what splice writes.
+func TestASplicedFunctionIsTheMutantsOrItsOwn(t *testing.T) {
+	const src = `package p
+
+func f(a int, b ...string) (n int) { return a + 1 }
+
+func (r *T) g() { r.x = 1 }
+
+func (*T) h(int) { print("h") }
+
+func generic[V any](v V) { print(v) }
+
+var outside = 1
+`
+	out, pkg, err := splice([]byte(src), []defect{
+		{"more", edit{old: "a + 1", new: "a + 2"}}, {"less", edit{old: "a + 1", new: "a - 1"}}, {"more", edit{old: "r.x = 1", new: ""}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "p", pkg)
+	text := strings.Join(strings.Fields(string(out)), " ")
+	for _, want := range []string{
+		`func f(a int, b ...string) (n int) { switch mutant { case "less": return f_less(a, b...) case "more": return f_more(a, b...) } return a + 1 }`,
+		`func f_more(a int, b ...string) (n int) { return a + 2 }`,
+		`func f_less(a int, b ...string) (n int) { return a - 1 }`,
+		`func (r *T) g() { switch mutant { case "more": r.g_more(); return } r.x = 1 }`,
+		`func (r *T) g_more() { }`,
+	} {
+		require.Contains(t, text, want)
+	}
+	for old, want := range map[string]string{
+		`print("h")`: "receiver without a name", "print(v)": "type parameters", "outside = 1": "not within", "nowhere": "not within",
+	} {
+		_, _, err := splice([]byte(src), []defect{{"m", edit{old: old}}})
+		require.ErrorContains(t, err, want)
+	}
 }
 
 // listed returns the files of the packages that mutate, by directory, and where the

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,21 +30,20 @@ type outcome struct {
 }
 
 // build compiles the tests of a package.
-func build(ctx context.Context, root, pkg, overlay, binary string, flags ...string) error {
-	args := append([]string{"test", "-c", "-o", binary, "-overlay", overlay}, flags...)
-	cmd := command(ctx, root, "go", append(args, pkg)...)
+func build(ctx context.Context, root, pkg, overlay, binary string) error {
+	cmd := command(ctx, root, "go", "test", "-c", "-o", binary, "-overlay", overlay, pkg)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("does not compile: %w\n%s", err, out)
+		return fmt.Errorf("the mutants of %s do not compile: %w\n%s", pkg, err, out)
 	}
 	return nil
 }
 
-// test runs a package's compiled tests, all of them where there is no pattern.
-func test(ctx context.Context, root, pkg, binary, pattern, scripts string, limit time.Duration) (o outcome) {
-	cmd := command(ctx, filepath.Join(root, pkg), "go", "tool", "test2json", binary,
+// test runs the compiled tests of the package in dir, all where there is no pattern.
+func test(ctx context.Context, dir, binary, pattern string, limit time.Duration, env ...string) (o outcome) {
+	cmd := command(ctx, dir, "go", "tool", "test2json", binary,
 		"-test.v=test2json", "-test.timeout="+limit.String(), "-test.run="+pattern)
 	// A test that skips for want of a server would let its mutants live.
-	cmd.Env = append(os.Environ(), "REDRIVE_REQUIRE_REDIS=1", scriptsEnv+"="+scripts)
+	cmd.Env = append(append(os.Environ(), "REDRIVE_REQUIRE_REDIS=1"), env...)
 	begin := time.Now()
 	out, err := cmd.CombinedOutput()
 	o = read(out)
@@ -55,9 +53,6 @@ func test(ctx context.Context, root, pkg, binary, pattern, scripts string, limit
 	}
 	return o
 }
-
-// hasty makes a build cost half: what it builds runs for seconds, and once.
-var hasty = []string{"-gcflags=-N -l", "-ldflags=-s -w"}
 
 func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)

@@ -3,27 +3,24 @@ package main
 import (
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
 )
 
-// Most mutants change nothing but a script. They share one build of the tests, whose
-// scripts come from a directory instead of from go:embed: that turns seconds of
-// compiling for each of them into none.
-
-// scriptsEnv tells that build where the scripts are.
-const scriptsEnv = "REDRIVE_MUTANT_SCRIPTS"
-
 const (
 	storeDir   = "internal/store"
 	scriptsDir = storeDir + "/lua"
+	// scriptsEnv tells the tests where the scripts are.
+	scriptsEnv = "REDRIVE_MUTANT_SCRIPTS"
 	loader     = storeDir + "/mutant_scripts.go" // exists in the overlay only
 )
 
 var embedded = regexp.MustCompile(`//go:embed lua/(\w+\.lua)\n\t(\w+) string`)
 
-// scriptLoader is a mutant of no consequence: scripts are read when the program starts.
+// scriptLoader makes the library read its scripts from a directory when it starts, and
+// not from go:embed.
 func scriptLoader(root string) (files map[string][]byte, err error) {
 	files = map[string][]byte{loader: []byte(`package store
 
@@ -41,13 +38,13 @@ func mutantScript(name string) string {
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range sources {
-		src, err := os.ReadFile(path)
+	for _, file := range sources {
+		src, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
 		if embedded.Match(src) {
-			files[storeDir+"/"+filepath.Base(path)] = embedded.ReplaceAll(src, []byte(`$2 = mutantScript("$1")`))
+			files[storeDir+"/"+filepath.Base(file)] = embedded.ReplaceAll(src, []byte(`$2 = mutantScript("$1")`))
 		}
 	}
 	if len(files) == 1 {
@@ -56,33 +53,33 @@ func mutantScript(name string) string {
 	return files, nil
 }
 
-// scriptOnly reports whether the mutant changes scripts and nothing else.
-func (m *mutant) scriptOnly() bool {
-	for _, e := range m.edits {
-		if !strings.HasPrefix(e.file, scriptsDir+"/") {
-			return false
-		}
-	}
-	return true
-}
+func isScript(file string) bool { return strings.HasSuffix(file, ".lua") }
 
-// writeScripts fills dir with the scripts as the mutant has them.
-func (m *mutant) writeScripts(root, dir string) error {
+// scripts returns the directory of the scripts as the mutant has them: that of the
+// library, or, if it changes any, dir.
+func (m *mutant) scripts(root, dir string) (string, error) {
+	own := filepath.Join(root, scriptsDir)
 	files, err := m.mutated(root)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, scriptsDir))); err != nil {
-		return err
-	}
+	changed := false
 	for name, text := range files {
-		path := filepath.Join(dir, filepath.Base(name))
-		if err := os.Remove(path); err != nil {
-			return err
+		if !isScript(name) {
+			continue
 		}
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			return err
+		if !changed {
+			if err := os.CopyFS(dir, os.DirFS(own)); err != nil {
+				return "", err
+			}
+			changed = true
+		}
+		if err := os.WriteFile(filepath.Join(dir, path.Base(name)), text, 0o600); err != nil {
+			return "", err
 		}
 	}
-	return nil
+	if !changed {
+		return own, nil
+	}
+	return dir, nil
 }
