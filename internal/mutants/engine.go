@@ -1,0 +1,164 @@
+package main
+
+const (
+	rootPkg = "."
+	wirePkg = "./internal/wire"
+)
+
+// engineMutants are defects of the worker and the client.
+var engineMutants = []mutant{
+	{
+		name: "acknowledge-before-redis", breaks: "I1",
+		story:   "An enqueue that Redis did not answer is reported as done.",
+		edits:   []edit{{"lane.go", "case err == nil:\n\t\t\treturn taken, nil", "case err == nil, store.Transient(err):\n\t\t\treturn taken, nil"}},
+		pkg:     rootPkg,
+		killers: []string{"TestAnUnreachableRedisIsSaidSoAndNothingIsAmbiguous"},
+	},
+	{
+		name: "settle-on-a-cancelled-context", breaks: "I15",
+		story:   "The end of a job is written under the context of Run: what returns during a shutdown runs again.",
+		edits:   []edit{{"courier.go", "context.WithTimeout(s.settle, sendTimeout)", "context.WithTimeout(s.running, sendTimeout)"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_WhatReturnsDuringTheShutdownIsSettled"},
+	},
+	{
+		name: "deaf-handlers-hold-up-the-shutdown", breaks: "I15",
+		story:   "Run waits for handlers that ignore their context past its timeout.",
+		edits:   []edit{{"session.go", "s.await(deadline)", "s.await(deadline.Add(2 * time.Second))"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_HandlersThatIgnoreTheirContextDoNotHoldUpTheShutdown"},
+	},
+	{
+		name: "shutdown-uses-a-retry", breaks: "I8",
+		story:   "An error that the shutdown caused counts as the job's failure.",
+		edits:   []edit{{"attempt.go", "case errors.Is(cause, ErrShutdown):", "case false:"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_AnAttemptCutShortByAShutdownIsFirstAgain"},
+	},
+	{
+		name: "outage-uses-a-retry", breaks: "I3",
+		story:   "An error that the loss of the lease caused counts as the job's failure.",
+		edits:   []edit{{"attempt.go", "case errors.Is(cause, ErrLeaseLost):", "case false:"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AnOutageLongerThanTheLeaseCancelsAndPutsBackUncounted"},
+	},
+	{
+		name: "reap-without-grace", breaks: "I3",
+		story:   "The first worker that is back after an outage takes the jobs of all others, which still run.",
+		edits:   []edit{{"keeper.go", "lease - time.Since(k.contact); grace > 0", "lease - time.Since(k.contact); grace > lease"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_OutageGrace"},
+	},
+	{
+		name: "put-back-a-claim-in-flight", breaks: "I3",
+		story:   "A job whose claim is on its way to its worker is given to another.",
+		edits:   []edit{{"keeper.go", "time.Since(first.since) < q.s.opts.Lease/4", "false"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AClaimOnItsWayIsNotPutBack"},
+	},
+	{
+		name: "strays-stay", breaks: "I7",
+		story:   "A job whose claim nobody heard of stays with a worker that does not run it.",
+		edits:   []edit{{"keeper.go", "time.Since(first.since) < q.s.opts.Lease/4", "true"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AClaimOnItsWayIsNotPutBack"},
+	},
+	{
+		name: "crash-uses-a-retry", breaks: "I8",
+		story:   "The death of a process uses up a retry of the jobs that it ran.",
+		edits:   []edit{{"keeper.go", "a.ledger.Crashes++", "a.ledger.Retries++"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
+	},
+	{
+		name: "poison-runs-for-ever", breaks: "I8",
+		story:   "A job that kills its process each time is never given up.",
+		edits:   []edit{{"keeper.go", "case a.ledger.Crashes >= q.s.opts.MaxCrashes:", "case false:"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_TheLastCrashIsACrashLoop"},
+	},
+	{
+		name: "snooze-uses-a-retry", breaks: "I8",
+		story:   "A snooze counts as a failure.",
+		edits:   []edit{{"attempt.go", "a.ledger.Snoozes++", "a.ledger.Retries++"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_EachReturnValueMovesItsOwnCounter"},
+	},
+	{
+		name: "nobody-reaps", breaks: "I9",
+		story:   "The jobs of a dead worker stay with it.",
+		edits:   []edit{{"keeper.go", "k.expired, k.lapse = b.Expired, time.Time{}", "k.expired, k.lapse = nil, time.Time{}"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
+	},
+	{
+		name: "decode-error-aborts-a-sweep", breaks: "I13",
+		story:   "One job of a dead worker that does not decode keeps all its others from running.",
+		edits:   []edit{{"keeper.go", "a.bury(ReasonMalformed, err)\n\t\t\tdead = append(dead, a.burial)", "return 0, err"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
+	},
+	{
+		name: "panic-kills-the-worker", breaks: "I13",
+		story:   "A handler that panics takes the process along.",
+		edits:   []edit{{"attempt.go", "if r := recover(); r != nil {\n\t\t\tstack", "if r := any(nil); r != nil {\n\t\t\tstack"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI8_EachReturnValueMovesItsOwnCounter"},
+	},
+	{
+		name: "connections-stay-open", breaks: "I16",
+		story:   "A worker that has stopped leaves its connections to Redis open.",
+		edits:   []edit{{"session.go", "_ = s.ops.Close()", "_ = s.ops"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI16_AWorkerThatStoppedHoldsNoConnection"},
+	},
+	{
+		name: "lock-connections-stay-open", breaks: "I16",
+		story:   "The connections that renewals use stay open after the last lock.",
+		edits:   []edit{{"lock.go", "_ = l.own.Close()", "_ = l.own"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI16_AWorkerThatStoppedHoldsNoConnection"},
+	},
+	{
+		name: "letter-loses-unknown-members", breaks: "I2",
+		story:   "What a newer producer wrote into a job is gone once it was a dead letter.",
+		edits:   []edit{{"internal/wire/deadletter.go", "Headers: d.Headers, Extra: d.Extra,", "Headers: d.Headers,"}},
+		pkg:     wirePkg,
+		killers: []string{"TestDeadLetterEnvelope_RestoresWhatWasEnqueued"},
+	},
+	{
+		name: "slot-given-away", breaks: "concurrency",
+		story: "At its timeout a job is ended and its slot given to the next, while its handler still runs.",
+		edits: []edit{{"attempt.go", "result, err = call(ctx, a.route.handler, &a.msg)\n\treturned = true",
+			`ended, late := make(chan struct{}), make(<-chan time.Time)
+	go func() {
+		_, _ = call(ctx, a.route.handler, &a.msg)
+		close(ended)
+	}()
+	if a.route.timeout > 0 {
+		late = time.After(a.route.timeout)
+	}
+	select {
+	case <-ended:
+	case <-late:
+		err = ErrTimeout
+	}
+	returned = true`}},
+		pkg:     rootPkg,
+		killers: []string{"TestASlotIsKeptUntilItsHandlerReturns"},
+	},
+	{
+		name: "weight-ignored", breaks: "fairness",
+		story:   "Queues share the slots evenly, whatever their weight.",
+		edits:   []edit{{"session.go", "weight: float64(o.Weight)", "weight: 1"}},
+		pkg:     rootPkg,
+		killers: []string{"TestWeightsShareSlotsAndNoQueueStarves"},
+	},
+	{
+		name: "stale-claim-forgets", breaks: "wake-up",
+		story:   "The late answer to an old claim makes the worker forget what it has heard since.",
+		edits:   []edit{{"schedule.go", "case y.news == q.news:", "default:"}},
+		pkg:     rootPkg,
+		killers: []string{"TestAStaleAnswerForgetsNothing"},
+	},
+}
