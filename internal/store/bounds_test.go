@@ -124,7 +124,9 @@ func TestI14_ACallThatCannotReadHasWrittenNothing(t *testing.T) {
 			return store.Settled{}, err
 		}
 		calls["enqueue"] = func(ctx context.Context) (store.Settled, error) {
-			_, err := p.Enqueue(ctx, "lane", p.next(), true, []store.NewJob{job("new")})
+			later := job("new")
+			later.Delay = time.Hour // one for now does not look at the delayed
+			_, err := p.Enqueue(ctx, "lane", p.next(), true, []store.NewJob{later})
 			return store.Settled{}, err
 		}
 		reads := map[string][]string{

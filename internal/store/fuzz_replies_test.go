@@ -350,19 +350,24 @@ func (a *answering) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 			cmd.SetErr(errAskedAgain)
 			return errAskedAgain
 		}
-		switch cmd := cmd.(type) {
-		case *redis.StringSliceCmd:
-			flat, err := flatten(a.reply)
-			cmd.SetVal(flat)
-			cmd.SetErr(err)
-		case *redis.Cmd:
-			if a.reply == nil {
-				cmd.SetErr(redis.Nil)
-			}
-			cmd.SetVal(a.reply)
-		}
-		return cmd.Err()
+		return give(cmd, a.reply)
 	}
+}
+
+// give answers a call as go-redis does.
+func give(cmd redis.Cmder, reply any) error {
+	switch cmd := cmd.(type) {
+	case *redis.StringSliceCmd:
+		flat, err := flatten(reply)
+		cmd.SetVal(flat)
+		cmd.SetErr(err)
+	case *redis.Cmd:
+		if reply == nil {
+			cmd.SetErr(redis.Nil)
+		}
+		cmd.SetVal(reply)
+	}
+	return cmd.Err()
 }
 
 // flatten reads a reply as go-redis does for a list of strings.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -176,7 +177,7 @@ func (s *stage) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			cmd.SetErr(unknownScript{})
 			return unknownScript{}
 		case "eval":
-			text := args[1].(string)
+			text := wireText(args[1])
 			args[1] = fixedClock(s.clock) + text
 			script := scriptName(text)
 			n, _ := strconv.Atoi(wireText(args[2]))
@@ -243,10 +244,13 @@ func (s *stage) record(ctx context.Context, script string, keys, argv []string, 
 	}
 	lines(&b, "  ", rows)
 
-	if err := next(ctx, cmd); err != nil {
+	first := redis.NewCmd(ctx, cmd.Args()...) // the caller's may not tell numbers from strings
+	if err := next(ctx, first); err != nil && !errors.Is(err, redis.Nil) {
+		cmd.SetErr(err)
 		return err
 	}
-	reply, after := s.clock.reply(cmd.(*redis.Cmd).Val()), s.clock.state(s.dump())
+	given := give(cmd, first.Val())
+	reply, after := s.clock.reply(first.Val()), s.clock.state(s.dump())
 	fmt.Fprintf(&b, "-- reply\n%s", reply)
 	if heard := s.heard(); len(heard) > 0 {
 		b.WriteString("-- published\n")
@@ -258,7 +262,7 @@ func (s *stage) record(ctx context.Context, script string, keys, argv []string, 
 
 	if !s.once {
 		again := redis.NewCmd(ctx, cmd.Args()...)
-		if err := next(ctx, again); err != nil {
+		if err := next(ctx, again); err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
 		s.heard()
@@ -271,7 +275,7 @@ func (s *stage) record(ctx context.Context, script string, keys, argv []string, 
 		b.WriteString(either("the same state\n", after, after2))
 	}
 	s.text = b.String()
-	return nil
+	return given
 }
 
 func either(same, a, b string) string {
@@ -292,26 +296,43 @@ func argRows(script string, argv []string) (rows [][]string) {
 			rows, argv = append(rows, argv[:n]), argv[n:]
 		}
 	}
-	head, stride := 0, 0
-	switch {
-	case script == "enqueue":
-		head, stride = 3, 3
-	case script == "dead_settle":
-		head, stride = 3, 7
-	case script == "dead_release":
-		head, stride = 1, 1
-	default: // a settling script says how many arguments each of its jobs has
-		for i := 3; i+1 < len(argv) && stride == 0; i++ {
-			width, _ := strconv.Atoi(argv[i])
-			jobs, _ := strconv.Atoi(argv[i+1])
-			if rest := len(argv) - i - 2 - width*jobs; width > 1 && jobs > 0 && rest >= 0 && rest <= 2 {
-				head, stride = i+2, width
-			}
+	rowsOf := func(n, width int) {
+		for range n {
+			take(width)
 		}
 	}
-	take(head)
-	for stride > 0 && len(argv) >= stride {
-		take(stride)
+	count := func(at int) int {
+		if at >= len(argv) {
+			return 0
+		}
+		n, _ := strconv.Atoi(argv[at])
+		return n
+	}
+	settle, claims := strings.CutSuffix(script, "_and_claim")
+	if claims {
+		take(6)
+	}
+	width := map[string]int{"finish": 3, "putback": 3, "bury": 5}[settle]
+	switch {
+	case width > 0: // the fence's, ids, tokens, then what the script adds for each job
+		jobs, tokens := count(4), count(5)
+		take(6)
+		rowsOf(jobs, 1)
+		rowsOf(tokens, 1)
+		if settle == "finish" {
+			take(1)
+		}
+		rowsOf(jobs, width)
+	case script == "enqueue":
+		jobs := count(3)
+		take(4)
+		rowsOf(jobs, 2)
+		rowsOf(jobs, 1)
+	case script == "dead_settle":
+		take(3)
+		rowsOf(len(argv)/7, 7)
+	case script == "dead_release":
+		rowsOf(len(argv), 1)
 	}
 	for len(argv) > 0 {
 		take(runWidth(argv))
