@@ -159,13 +159,7 @@ func TestI4_AReapThatComesTooLateIsNotReported(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		r, proxy := faulty(t, b, 1)
-		lua := ""
-		for _, name := range []string{"fence", "putback"} {
-			part, err := os.ReadFile("internal/store/lua/" + name + ".lua")
-			require.NoError(t, err)
-			lua += string(part)
-		}
-		late := proxy.DelayRequest(faultnet.Scripts(redis.NewScript(lua).Hash()), 1, 500*time.Millisecond)
+		late := proxy.DelayRequest(faultnet.Scripts(store.Scripts()["putback"].Hash()), 1, 500*time.Millisecond)
 		_, err := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{}).Enqueue(r.ctx(), r.client, number{1}, nil)
 		require.NoError(t, err)
 		zombie := store.Open(b.Client(), b.Prefix, redrive.DefaultQueue)

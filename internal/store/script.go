@@ -72,7 +72,7 @@ func newSettleScript(lua string) settleScript {
 // A listScript answers with a flat list of strings, which costs the reader least.
 type listScript struct {
 	*redis.Script
-	lua, hash string
+	lua, hash any // strings: made interfaces once
 }
 
 func newListScript(lua string) *listScript {
@@ -83,16 +83,16 @@ func newListScript(lua string) *listScript {
 // list evaluates a script as run does. The keys are pointers to strings: a string in
 // an interface is an allocation.
 func (q *Queue) list(ctx context.Context, s *listScript, keys, args []any) ([]string, error) {
-	send := func(verb string, script *string) ([]string, error) {
+	send := func(verb string, script any) ([]string, error) {
 		all := append(make([]any, 0, 3+len(keys)+len(args)), verb, script, len(keys))
 		cmd := redis.NewStringSliceCmd(ctx, append(append(all, keys...), args...)...)
 		cmd.SetFirstKeyPos(3)       // what a cluster goes by
 		_ = q.rdb.Process(ctx, cmd) // the error is the command's
 		return cmd.Result()
 	}
-	res, err := send("evalsha", &s.hash)
+	res, err := send("evalsha", s.hash)
 	if replied(err, "NOSCRIPT") {
-		res, err = send("eval", &s.lua)
+		res, err = send("eval", s.lua)
 	}
 	return res, err
 }
