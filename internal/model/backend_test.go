@@ -3,6 +3,7 @@ package model_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/redrive-go/redrive/internal/memnet"
 	"github.com/redrive-go/redrive/internal/model"
 	"github.com/redrive-go/redrive/internal/redistest"
 	"github.com/redrive-go/redrive/internal/store"
@@ -28,9 +30,17 @@ type backend struct {
 
 // inProcess starts a miniredis, whose clock can be set.
 func inProcess(t *testing.T) backend {
-	mini := miniredis.RunT(t)
+	mini := miniredis.NewMiniRedis()
+	first, err := mini.Dial() // starts it without a port
+	require.NoError(t, err)
+	require.NoError(t, first.Close())
+	t.Cleanup(mini.Close)
 	rdb := redis.NewClient(&redis.Options{
-		Addr:                     mini.Addr(),
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			near, far := memnet.Pipe()
+			mini.Server().ServeConn(far)
+			return near, nil
+		},
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
 	t.Cleanup(func() { _ = rdb.Close() })

@@ -3,6 +3,7 @@ package model_test
 import (
 	"crypto/sha1"
 	"fmt"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -112,8 +113,34 @@ func (s *sequence) endHook() {
 		return
 	}
 	h, heard := draw(s, s.hooks, "hook"), rapid.Bool().Draw(s.t, "heard")
+	if s.chance("it died again") {
+		s.dieAgain(h)
+	}
 	s.call("end hook", fmt.Sprintf("%+v heard %v", h, heard), func(q operations) any {
 		q.EndHook(h.task, h.letter, h.deadline, heard)
 		return nil
 	})
+}
+
+// dieAgain makes a letter a job again and buries that, if nothing stands in the way:
+// the letter that is there then is another.
+func (s *sequence) dieAgain(h takenHook) {
+	id, by := h.letter.ID, s.caller("operator")
+	end := store.LetterEnd{ID: id, Task: h.task, Envelope: fmt.Appendf(nil, "again %d", by.Call), Ledger: []byte("history")}
+	s.call("end letters", fmt.Sprintf("#%d requeued %s of %s", by.Call, id, h.task), func(q operations) any {
+		return answered(q.EndLetters(by, store.Requeued, []store.LetterEnd{end}))
+	})
+	s.pass(time.Millisecond)
+	s.claim()
+	for _, worker := range workers {
+		if token := s.model.Owned(worker)[id]; token != "" {
+			by := s.settler(worker)
+			dead := []store.Burial{{
+				Owned: store.Owned{ID: id, Token: token}, Task: h.task, Reason: reasons[0],
+				Entry: fmt.Appendf(nil, "entry %s %s", id, by.Call), Hook: true,
+			}}
+			s.call("bury", settles(by, id+" again"), func(q operations) any { return q.Bury(by, dead) })
+			s.seen["a letter died again"]++
+		}
+	}
 }

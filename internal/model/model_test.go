@@ -39,11 +39,16 @@ func TestI5_RandomSequencesEndAsTheModelSays(t *testing.T) {
 	setDefault(t, "rapid.nofailfile", "true") // the seed is enough
 
 	backends := []backend{inProcess(t), server(t)}
-	seen := map[string]int{}
+	seen, culprit := map[string]int{}, ""
 	rapid.Check(t, func(t *rapid.T) {
-		s := &sequence{t: t, model: model.New(), seen: seen, calls: map[string]int64{}, sums: map[string]string{}}
+		s := &sequence{
+			t: t, model: model.New(), culprit: &culprit, seen: seen,
+			calls: map[string]int64{}, sums: map[string]string{},
+		}
 		for i := range backends {
-			s.queues = append(s.queues, backends[i].open(t))
+			if culprit == "" || culprit == backends[i].name {
+				s.queues = append(s.queues, backends[i].open(t))
+			}
 		}
 		defer func() {
 			if t.Failed() {
@@ -67,7 +72,7 @@ func TestI5_RandomSequencesEndAsTheModelSays(t *testing.T) {
 		"late changed nothing", "late changed the queue", "again changed nothing",
 		"fate +", "fate -", "fate c", "fate r", "fate l",
 		"jobs were reaped", "leave changed the queue", "trim changed the queue",
-		"review changed the queue", "release changed the queue", "take hooks changed the queue", "end hook changed the queue",
+		"review changed the queue", "release changed the queue", "take hooks changed the queue", "end hook changed the queue", "a letter died again",
 	} {
 		require.NotZero(t, seen[what], "no sequence had this: %s", what)
 	}
@@ -110,7 +115,7 @@ var steps = []struct {
 	{"enqueue", 8, (*sequence).enqueue},
 	{"claim", 8, (*sequence).claim},
 	{"finish", 5, (*sequence).finish},
-	{"put back", 7, (*sequence).putback},
+	{"put back", 6, (*sequence).putback},
 	{"bury", 7, (*sequence).bury},
 	{"pass", 4, (*sequence).passSome},
 	{"late", 5, (*sequence).late},
@@ -127,7 +132,7 @@ var steps = []struct {
 	{"review", 2, (*sequence).review},
 	{"release", 1, (*sequence).release},
 	{"take hooks", 1, (*sequence).takeHooks},
-	{"end hook", 1, (*sequence).endHook},
+	{"end hook", 2, (*sequence).endHook},
 }
 
 func (s *sequence) step() {
