@@ -119,6 +119,11 @@ func TestPayloadsResultsHeadersAndKeysAreNeverLogged(t *testing.T) {
 	_, err = task.Enqueue(ctx, client, secret{Text: strings.Repeat(mark, 1000)}, nil)
 	require.ErrorIs(t, err, redrive.ErrPayloadTooLarge)
 	fmt.Fprintln(book, err)
+	for _, o := range []redrive.EnqueueOptions{{IdempotencyKey: mark + "\xff"}, {IdempotencyKey: strings.Repeat(mark, 1000)}} {
+		_, err = task.Enqueue(ctx, client, secret{}, &o)
+		require.ErrorIs(t, err, redrive.ErrInvalidOptions)
+		fmt.Fprintln(book, err)
+	}
 	for id, envelope := range map[string]string{
 		"broken": `{"v":1,"task":"t","args":{"Text":"` + mark,
 		"twice":  `{"v":1,"task":"t","args":"` + mark + `","args":"` + mark + `"}`,
