@@ -141,7 +141,8 @@ func (r CheckReport) LogValue() slog.Value {
 //
 // It reads all of the queue, in steps of at most 500 jobs, and keeps some 40 bytes of
 // memory per waiting job. One step costs more: no index says whether a job is ready,
-// so confirming a finding may walk that list, by at most a million elements a step.
+// so confirming a finding may walk that list, by a million elements a step, some 15 ms
+// of Redis's time.
 //
 // With an error, the report has what was found before it.
 func (c *Client) Check(ctx context.Context, queue string, repair bool) (CheckReport, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -202,4 +203,38 @@ func TestI6_AMendingScriptWhoseAnswerIsLostHasTheEffectOfOne(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A worker that starts while a check runs owns jobs in a place that the check has not
+// looked at.
+func TestAWorkerThatStartsDuringACheckIsSeen(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, redistest.Redis(t))
+	proxy := faultnet.New(t, h.b.Addr, 1)
+	o := h.b.Options()
+	o.Dialer = proxy.Dialer()
+	rdb := redis.NewClient(o)
+	defer rdb.Close()
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: h.b.Prefix, Logger: quiet})
+	require.NoError(t, err)
+	_, err = client.Check(t.Context(), "default", false) // loads the scripts
+	require.NoError(t, err)
+
+	looks := proxy.DelayRequest(func(cmd []string) bool { return slices.Contains(cmd, "ready") }, 1, 300*time.Millisecond)
+	reports := make(chan redrive.CheckReport, 1)
+	go func() {
+		report, err := client.Check(context.Background(), "default", true)
+		if err != nil {
+			t.Error(err)
+		}
+		reports <- report
+	}()
+	<-looks.Fired()
+	_, err = h.store.Beat(h.ctx(), "late", time.Hour)
+	require.NoError(t, err)
+	c, err := h.store.Claim(h.ctx(), store.ClaimCall{Worker: "late", Call: 1, N: 4})
+	require.NoError(t, err)
+	require.Len(t, c.Jobs, 4)
+	report := receive(t, reports, "report")
+	require.True(t, report.Sound(), "%s", report)
 }

@@ -114,3 +114,38 @@ func TestAJobWithoutPayloadIsLeftToTheWorkerThatRunsIt(t *testing.T) {
 	report := h.check(true)
 	require.True(t, report.Sound(), "%s", report)
 }
+
+// I14: mending is legal on a Redis that takes no more.
+func TestAFullRedisIsMended(t *testing.T) {
+	t.Parallel()
+	server := redistest.StartServer(t)
+	rdb, ctx := server.Client(), t.Context()
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Logger: quiet})
+	require.NoError(t, err)
+	_, err = ward.EnqueueMany(ctx, client, make([]number, 10), nil)
+	require.NoError(t, err)
+	require.NoError(t, rdb.Del(ctx, "redrive:{default}:ready").Err())
+	require.NoError(t, rdb.HSet(ctx, "redrive:{default}:letters", "l", "{}").Err())
+	require.NoError(t, rdb.ConfigSet(ctx, "maxmemory", "1").Err())
+	_, err = ward.Enqueue(ctx, client, number{}, nil)
+	require.ErrorIs(t, err, redrive.ErrBackpressure)
+
+	report, err := client.Check(ctx, "default", true)
+	require.NoError(t, err)
+	require.Equal(t, 10, report.Finding(redrive.DamageNotIndexed).Mended, "%s", report)
+	require.Equal(t, 1, report.Finding(redrive.DamageLetterMisfiled).Mended, "%s", report)
+	require.EqualValues(t, 10, rdb.LLen(ctx, "redrive:{default}:ready").Val())
+}
+
+func TestCheckRefusesBadNamesAndSaysWhenRedisIsGone(t *testing.T) {
+	t.Parallel()
+	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", DialerRetries: 1, MaxRetries: -1})
+	defer rdb.Close()
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{})
+	require.NoError(t, err)
+	_, err = client.Check(t.Context(), "{}", true)
+	require.ErrorContains(t, err, "queue name")
+	report, err := client.Check(t.Context(), "mail", true)
+	require.ErrorIs(t, err, redrive.ErrUnavailable)
+	require.True(t, report.Sound())
+}

@@ -178,7 +178,7 @@ func (o *EnqueueOptions) validate(jobs int) error {
 	}
 	if !utf8.ValidString(o.IdempotencyKey) {
 		// JSON would make one key of several.
-		add("EnqueueOptions.IdempotencyKey %.80q is not valid UTF-8: encode it as text", o.IdempotencyKey)
+		add("EnqueueOptions.IdempotencyKey is not valid UTF-8: encode it as text")
 	}
 	if o.IdempotencyKey != "" && jobs > 1 {
 		add("EnqueueOptions.IdempotencyKey is one effect's, and %d jobs are enqueued: enqueue them singly", jobs)

@@ -275,8 +275,10 @@ func (r *effectRun) later(err error) error {
 	return &directive{action: ActionSnooze, delay: r.opts.BusyDelay, err: r.wrap(err)}
 }
 
+// wrap names the effect as its record in Redis is named: the error is logged, and the
+// key is not to be.
 func (r *effectRun) wrap(err error) error {
-	return fmt.Errorf("%w (task %s, key %.80q)", err, r.claim.Task, r.claim.Key)
+	return fmt.Errorf("%w (task %s, key with SHA-256 %.6x…)", err, r.claim.Task, sha256.Sum256([]byte(r.claim.Key)))
 }
 
 // run runs the handler under the claim, and completes or releases it.

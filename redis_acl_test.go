@@ -33,7 +33,7 @@ func documentedACL(t *testing.T) []string {
 // paths that no test takes, what is sent besides, and nothing else.
 func TestTheACLRuleOfTheDocsIsTheLeast(t *testing.T) {
 	t.Parallel()
-	want := strings.Fields("eval evalsha blpop subscribe unsubscribe zrangebylex ping hello auth select")
+	want := strings.Fields("eval evalsha blpop subscribe unsubscribe zrangebylex zscan wait ping hello auth select")
 	files, err := filepath.Glob("internal/store/lua/*.lua")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
@@ -188,6 +188,26 @@ func TestTheACLRuleOfTheDocsIsEnough(t *testing.T) {
 	require.NoError(t, err)
 	stop()
 	require.NoError(t, <-done)
+
+	careful, err := redrive.NewClient(rdb, redrive.ClientOptions{Replicas: 1, ReplicaTimeout: time.Millisecond})
+	require.NoError(t, err)
+	lonely, err := good.Enqueue(ctx, careful, number{}, nil)
+	var few *redrive.ReplicationError
+	require.ErrorAs(t, err, &few)
+	require.NoError(t, few.Err)
+	// A payload is gone, a place, and the place of a dead letter: all scripts of a check.
+	_, err = good.EnqueueMany(ctx, client, make([]number, 3), nil)
+	require.NoError(t, err)
+	require.NoError(t, admin.HDel(ctx, "redrive:{default}:jobs", lonely.ID).Err())
+	require.NoError(t, admin.LPop(ctx, "redrive:{default}:ready").Err())
+	require.NoError(t, admin.RPop(ctx, "redrive:{default}:ready").Err())
+	require.NoError(t, admin.RPush(ctx, "redrive:{default}:ready", lonely.ID).Err())
+	require.NoError(t, admin.HSet(ctx, "redrive:{default}:letters", "x", "{}").Err())
+	for _, repair := range []bool{false, true} {
+		report, err := client.Check(ctx, "default", repair)
+		require.NoError(t, err)
+		require.Len(t, report.Findings, 3, "%s", report)
+	}
 
 	log, err := admin.Do(ctx, "ACL", "LOG").Slice()
 	require.NoError(t, err)

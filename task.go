@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/redrive-go/redrive/internal/store"
@@ -278,8 +279,19 @@ func NoResult[A any](fn func(context.Context, *Job[A]) error) func(context.Conte
 // jsonCodec is the default codec.
 type jsonCodec struct{}
 
-func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
-func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+func (jsonCodec) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+// Unmarshal says what kind of value does not fit; encoding/json quotes numbers, and
+// errors are logged.
+func (jsonCodec) Unmarshal(data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	if misfit, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		kind := *misfit
+		kind.Value, _, _ = strings.Cut(misfit.Value, " ")
+		return &kind
+	}
+	return err
+}
 
 // marshal turns a panic of a user's codec or Marshal method into an error.
 func marshal(c Codec, v any) (b []byte, err error) {

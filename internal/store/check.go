@@ -71,7 +71,8 @@ const (
 	checkGrace = 30 * time.Second
 	// scanBytes bounds, about, what one step of reading a hash moves inside Redis.
 	scanBytes = 1 << 20
-	// walkBudget bounds the elements of ready that one call walks, unless for one job.
+	// walkBudget bounds the elements of ready that one call walks, unless for one job:
+	// walking a million took Redis 7.0 from 10 to 20 ms.
 	walkBudget = 1_000_000
 	// ownerBudget bounds the owners' hashes that one call looks into.
 	ownerBudget = 20_000
