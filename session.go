@@ -55,7 +55,7 @@ type session struct {
 	asides sync.WaitGroup // claims and listens
 	wakeup chan struct{}  // makes dispatch look again
 
-	// keep ends the keepers; settle ends the tries of the couriers.
+	// keep ends the keepers; settle ends the tries of the couriers and of claims.
 	keep       context.Context
 	stopKeep   context.CancelFunc
 	settle     context.Context
@@ -147,6 +147,8 @@ func (s *session) close() {
 		_ = s.ops.Close()
 	}
 	s.asides.Wait()
+	s.couriers.Wait()
+	s.keepers.Wait()
 }
 
 // register takes a lease on every queue. It returns an error only if Redis
@@ -223,10 +225,12 @@ func (s *session) drain() error {
 	for _, q := range s.queues {
 		q.outbox.stop()
 	}
-	s.couriers.Wait()
+	// A call that hangs hears of no cancellation: close ends it, with its connection.
+	// Until then it can do no harm, as the token decides.
+	within(&s.couriers, time.Until(deadline)+50*time.Millisecond)
 	s.endLetters(deadline)
 	s.stopKeep()
-	s.keepers.Wait()
+	within(&s.keepers, time.Until(deadline)+150*time.Millisecond)
 
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(200*time.Millisecond))
 	defer cancel()
@@ -253,14 +257,24 @@ func (s *session) endLetters(deadline time.Time) {
 	close(s.quit)
 	stop := time.AfterFunc(min(time.Second, time.Until(deadline)), s.stopAfter)
 	defer stop.Stop()
+	if !within(&s.undertakers, max(time.Until(deadline), 100*time.Millisecond)) {
+		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+	}
+}
+
+// within waits for goroutines for so long at most, and reports whether they have ended.
+func within(g *sync.WaitGroup, d time.Duration) bool {
 	done := make(chan struct{})
 	go func() {
-		s.undertakers.Wait()
+		g.Wait()
 		close(done)
 	}()
+	timer := time.NewTimer(max(d, 10*time.Millisecond))
+	defer timer.Stop()
 	select {
 	case <-done:
-	case <-time.After(max(time.Until(deadline), 100*time.Millisecond)):
-		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+		return true
+	case <-timer.C:
+		return false
 	}
 }
