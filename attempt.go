@@ -32,6 +32,8 @@ type attempt struct {
 	// overdue is when a handler that still runs has ignored its timeout.
 	overdue time.Time
 
+	disowned bool // given up before its claim was heard of
+
 	began bool        // the handler was called
 	stuck atomic.Bool // reported
 	over  atomic.Bool // in the outbox, or on its way: Redis may have ended it already
@@ -47,7 +49,7 @@ type attempt struct {
 func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
 
 // start takes over what a claim returned: each job goes to a runner, or straight
-// to a courier when there is nothing to run. It returns how many jobs came.
+// to a courier when there is nothing to run. It returns how many jobs it has taken.
 func (q *served) start(ctx context.Context, c store.Claimed) int {
 	now := time.Now()
 	as := make([]*attempt, len(c.Jobs))
@@ -63,15 +65,19 @@ func (q *served) start(ctx context.Context, c store.Claimed) int {
 			run++
 		}
 	}
-	lease := q.own(as)
+	lease, taken := q.own(as), 0
 	for i, a := range as {
+		if a.disowned {
+			continue
+		}
+		taken++
 		if a.lease = lease; i < run {
 			q.s.launch(a)
 		} else {
 			q.outbox.add(a)
 		}
 	}
-	return len(as)
+	return taken
 }
 
 // prepare decodes the job and finds its handler. If there is nothing to run it

@@ -139,7 +139,7 @@ func (q *served) take(ctx context.Context, c store.Claimed, n int) (y yield) {
 	switch c.State {
 	case store.ClaimOK:
 		y.jobs = q.start(ctx, c)
-		y.more = y.jobs == n
+		y.more = len(c.Jobs) == n
 		if !c.NextDue.IsZero() {
 			y.due = time.Now().Add(c.NextDue.Sub(c.Now))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,9 @@ type served struct {
 	owned  map[string]*attempt
 	lease  context.Context
 	cancel context.CancelCauseFunc
+	// disowned are the claims that were given up unheard of, by job id, and when:
+	// should their answer come after all, the jobs are not ours any more.
+	disowned map[string]stray
 }
 
 // newSession makes the session's clients. The contexts of handlers carry the values
@@ -122,7 +126,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 			store: store.Open(s.ops, w.opts.Prefix, o.Name),
 			bell:  store.Open(s.bells, w.opts.Prefix, o.Name),
 			share: share{weight: float64(o.Weight), hungry: true},
-			owned: make(map[string]*attempt), reclaim: newReconnect(),
+			owned: make(map[string]*attempt), disowned: make(map[string]stray), reclaim: newReconnect(),
 		}
 		q.outbox.filled.L = &q.outbox.mu
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
@@ -180,14 +184,30 @@ func (s *session) wake() {
 	}
 }
 
-// own takes jobs into the session's books, and returns the context they run under.
+// own takes jobs into the session's books, but for those that were disowned, and
+// returns the context they run under.
 func (q *served) own(as []*attempt) context.Context {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, a := range as {
-		q.owned[a.job.ID] = a
+		if a.disowned = q.disowned[a.job.ID].token == a.job.Token; !a.disowned {
+			q.owned[a.job.ID] = a
+		}
 	}
 	return q.lease
+}
+
+// disown gives up the claim of a job that only Redis knows of. It returns false if
+// the answer to the claim has just come.
+func (q *served) disown(id, token string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a := q.owned[id]; a != nil && a.job.Token == token {
+		return false
+	}
+	maps.DeleteFunc(q.disowned, func(_ string, s stray) bool { return time.Since(s.since) > 10*sendTimeout })
+	q.disowned[id] = stray{token: token, since: time.Now()}
+	return true
 }
 
 // loseLease cancels every running job of the queue: another worker may own it. Who
