@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type attempt struct {
 	// overdue is when a handler that still runs has ignored its timeout.
 	overdue time.Time
 
+	disowned bool // given up before its claim was heard of
+
 	began bool        // the handler was called
 	stuck atomic.Bool // reported
 	over  atomic.Bool // in the outbox, or on its way: Redis may have ended it already
@@ -47,7 +50,7 @@ type attempt struct {
 func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
 
 // start takes over what a claim returned: each job goes to a runner, or straight
-// to a courier when there is nothing to run. It returns how many jobs came.
+// to a courier when there is nothing to run. It returns how many jobs it has taken.
 func (q *served) start(ctx context.Context, c store.Claimed) int {
 	now := time.Now()
 	as := make([]*attempt, len(c.Jobs))
@@ -67,11 +70,13 @@ func (q *served) start(ctx context.Context, c store.Claimed) int {
 	for _, a := range as {
 		a.lease = lease
 	}
-	q.s.runners.launch(as[:run])
-	for _, a := range as[run:] {
+	disowned := func(a *attempt) bool { return a.disowned }
+	ready, over := slices.DeleteFunc(as[:run], disowned), slices.DeleteFunc(as[run:], disowned)
+	q.s.runners.launch(ready)
+	for _, a := range over {
 		q.outbox.add(a)
 	}
-	return len(as)
+	return len(ready) + len(over)
 }
 
 // prepare decodes the job and finds its handler. If there is nothing to run it

@@ -90,7 +90,9 @@ func (q *served) listen(ctx context.Context) {
 		s.schedule.feed(&q.share)
 		if s.schedule.available() == 0 {
 			// The slots filled up while we listened: somebody else may have one.
-			_ = q.store.Ring(context.WithoutCancel(ctx))
+			try, cancel := context.WithTimeout(s.settle, sendTimeout)
+			_ = q.store.Ring(try)
+			cancel()
 		}
 	}
 }
@@ -105,8 +107,9 @@ func (q *served) claim(ctx context.Context, g grant) {
 	var y yield
 	retry := newReconnect()
 	for ctx.Err() == nil {
-		// Not ctx: a claim that Redis has performed is better answered than given up.
-		try, cancel := context.WithTimeout(context.Background(), sendTimeout)
+		// Not ctx: a claim that Redis has performed is better answered than given up, as
+		// long as there is time.
+		try, cancel := context.WithTimeout(s.settle, sendTimeout)
 		c, err := q.store.Claim(try, call)
 		cancel()
 		if err == nil {
@@ -136,7 +139,7 @@ func (q *served) take(ctx context.Context, c store.Claimed, n int) (y yield) {
 	switch c.State {
 	case store.ClaimOK:
 		y.jobs = q.start(ctx, c)
-		y.more = y.jobs == n
+		y.more = len(c.Jobs) == n
 		if !c.NextDue.IsZero() {
 			y.due = time.Now().Add(c.NextDue.Sub(c.Now))
 		}

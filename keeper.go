@@ -204,6 +204,9 @@ func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error 
 			strange[id] = first // its claim may be on its way, or sent again
 			continue
 		}
+		if !q.disown(id, token) {
+			continue
+		}
 		back = append(back, store.Putback{Owned: store.Owned{ID: id, Token: token}, Front: true, Counter: store.Released})
 	}
 	k.strange = strange

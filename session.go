@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +51,7 @@ type session struct {
 	asides sync.WaitGroup // claims and listens
 	wakeup chan struct{}  // makes dispatch look again
 
-	// keep ends the keepers; settle ends the tries of the couriers.
+	// keep ends the keepers; settle ends the tries of the couriers and of claims.
 	keep       context.Context
 	stopKeep   context.CancelFunc
 	settle     context.Context
@@ -91,6 +92,9 @@ type served struct {
 	owned  map[string]*attempt
 	lease  context.Context
 	cancel context.CancelCauseFunc
+	// disowned are the claims that were given up unheard of, by job id, and when:
+	// should their answer come after all, the jobs are not ours any more.
+	disowned map[string]stray
 }
 
 // newSession makes the session's clients. The contexts of handlers carry the values
@@ -117,7 +121,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 			store: store.Open(s.ops, w.opts.Prefix, o.Name),
 			bell:  store.Open(s.bells, w.opts.Prefix, o.Name),
 			share: share{weight: float64(o.Weight), hungry: true},
-			owned: make(map[string]*attempt), reclaim: newReconnect(),
+			owned: make(map[string]*attempt), disowned: make(map[string]stray), reclaim: newReconnect(),
 		}
 		q.outbox.filled.L = &q.outbox.mu
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
@@ -142,6 +146,8 @@ func (s *session) close() {
 		_ = s.ops.Close()
 	}
 	s.asides.Wait()
+	s.couriers.Wait()
+	s.keepers.Wait()
 }
 
 // register takes a lease on every queue. It returns an error only if Redis
@@ -173,14 +179,30 @@ func (s *session) wake() {
 	}
 }
 
-// own takes jobs into the session's books, and returns the context they run under.
+// own takes jobs into the session's books, but for those that were disowned, and
+// returns the context they run under.
 func (q *served) own(as []*attempt) context.Context {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, a := range as {
-		q.owned[a.job.ID] = a
+		if a.disowned = q.disowned[a.job.ID].token == a.job.Token; !a.disowned {
+			q.owned[a.job.ID] = a
+		}
 	}
 	return q.lease
+}
+
+// disown gives up the claim of a job that only Redis knows of. It returns false if
+// the answer to the claim has just come.
+func (q *served) disown(id, token string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a := q.owned[id]; a != nil && a.job.Token == token {
+		return false
+	}
+	maps.DeleteFunc(q.disowned, func(_ string, s stray) bool { return time.Since(s.since) > 10*sendTimeout })
+	q.disowned[id] = stray{token: token, since: time.Now()}
+	return true
 }
 
 // loseLease cancels every running job of the queue: another worker may own it. Who
@@ -215,10 +237,12 @@ func (s *session) drain() error {
 	for _, q := range s.queues {
 		q.outbox.stop()
 	}
-	s.couriers.Wait()
+	// A call that hangs hears of no cancellation: close ends it, with its connection.
+	// Until then it can do no harm, as the token decides.
+	within(&s.couriers, time.Until(deadline)+50*time.Millisecond)
 	s.endLetters(deadline)
 	s.stopKeep()
-	s.keepers.Wait()
+	within(&s.keepers, time.Until(deadline)+150*time.Millisecond)
 
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(200*time.Millisecond))
 	defer cancel()
@@ -261,14 +285,24 @@ func (s *session) endLetters(deadline time.Time) {
 	close(s.quit)
 	stop := time.AfterFunc(min(time.Second, time.Until(deadline)), s.stopAfter)
 	defer stop.Stop()
+	if !within(&s.undertakers, max(time.Until(deadline), 100*time.Millisecond)) {
+		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+	}
+}
+
+// within waits for goroutines for so long at most, and reports whether they have ended.
+func within(g *sync.WaitGroup, d time.Duration) bool {
 	done := make(chan struct{})
 	go func() {
-		s.undertakers.Wait()
+		g.Wait()
 		close(done)
 	}()
+	timer := time.NewTimer(max(d, 10*time.Millisecond))
+	defer timer.Stop()
 	select {
 	case <-done:
-	case <-time.After(max(time.Until(deadline), 100*time.Millisecond)):
-		s.log.Error("redrive: OnDead or OnDrop ignores its context and is left behind")
+		return true
+	case <-timer.C:
+		return false
 	}
 }

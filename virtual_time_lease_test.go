@@ -66,6 +66,87 @@ func aWorkerIsCutOff(t *testing.T) {
 	require.Error(t, w.stop())
 }
 
+// A claim whose answer takes longer than a short lease's keeper waits for it is given
+// up. The answer that comes after all must not start the job a second time.
+func TestI3_AClaimThatWasGivenUpStartsNothingWhenItIsHeardOf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(2 * time.Second) }) // go-redis gives its dials up
+		r := newRig(t, redistest.Embedded(t))
+		proxy := faultnet.NewDialer(nil, r.b.Options().Dialer, 1)
+		defer proxy.Close()
+		opts := r.b.Options()
+		opts.Dialer = proxy.Dialer()
+		slow := &rig{t: t, b: r.b, rdb: redis.NewClient(opts), client: r.client}
+		defer slow.rdb.Close()
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		starts := make(chan string, 10)
+		mux := func(worker string) *redrive.Mux {
+			m := redrive.NewMux()
+			task.Handle(m, redrive.NoResult(func(context.Context, *redrive.Job[number]) error {
+				starts <- worker
+				time.Sleep(10 * time.Second)
+				return nil
+			}))
+			return m
+		}
+		w := slow.start(mux("slow"), redrive.WorkerOptions{Lease: redrive.MinLease})
+		time.Sleep(2 * time.Second)
+		// One claim, and only its answer, is late: heartbeats arrive.
+		claims := func(cmd []string) bool { return faultnet.Scripts()(cmd) && len(cmd) > 5 && cmd[2] == "8" }
+		late := proxy.Delay(claims, 1, 2900*time.Millisecond)
+		_, err := task.Enqueue(r.ctx(), r.client, number{1}, nil)
+		require.NoError(t, err)
+		<-late.Fired()
+		other := r.start(mux("other"), redrive.WorkerOptions{})
+		time.Sleep(20 * time.Second)
+		require.NoError(t, w.stop())
+		require.NoError(t, other.stop())
+		close(starts)
+		var got []string
+		for worker := range starts {
+			got = append(got, worker)
+		}
+		require.Equal(t, []string{"other"}, got)
+	})
+}
+
+// Calls that hang know nothing of a shutdown: neither a heartbeat nor a settlement
+// may hold it up.
+func TestI15_ABlackHoleDoesNotHoldUpTheShutdown(t *testing.T) {
+	t.Parallel()
+	for after := range 6 { // seconds: another call hangs
+		synctest.Test(t, func(t *testing.T) {
+			t.Cleanup(func() { time.Sleep(2 * time.Second) }) // go-redis gives its dials up
+			r := newRig(t, redistest.Embedded(t))
+			proxy := faultnet.NewDialer(nil, r.b.Options().Dialer, 1)
+			defer proxy.Close()
+			opts := r.b.Options()
+			opts.Dialer = proxy.Dialer()
+			cutOff := &rig{t: t, b: r.b, rdb: redis.NewClient(opts), client: r.client}
+			defer cutOff.rdb.Close()
+			task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+			mux := redrive.NewMux()
+			task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[number]) error {
+				time.Sleep(time.Minute) // its end meets the hole
+				return nil
+			}))
+			const timeout = 1500 * time.Millisecond
+			w := cutOff.start(mux, redrive.WorkerOptions{ShutdownTimeout: timeout})
+			_, err := task.Enqueue(r.ctx(), r.client, number{1}, nil)
+			require.NoError(t, err)
+			time.Sleep(59 * time.Second)
+			proxy.Blackhole()
+			time.Sleep(time.Duration(after) * time.Second)
+			stopped := time.Now()
+			require.Error(t, w.stop())
+			require.LessOrEqual(t, time.Since(stopped), timeout+250*time.Millisecond, "stopped %d s after the hole opened", after)
+			proxy.Down()
+			proxy.Heal()
+		})
+	}
+}
+
 // The clock of a delay is Redis's, which counts in microseconds. Here a job that is
 // due at a whole millisecond has the worker look just then.
 func TestI12_ADelayIsNotShortByTheFractionOfAMillisecond(t *testing.T) {
