@@ -119,6 +119,37 @@ func TestI15_WhatReturnsDuringTheShutdownIsSettled(t *testing.T) {
 	})
 }
 
+// TestI15_AShutdownClaimsNothingMore stops a worker of one slot in the middle of a queue:
+// the job that runs is its last.
+func TestI15_AShutdownClaimsNothingMore(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		r := newRig(t, b)
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		mux := redrive.NewMux()
+		var w *running
+		ready := make(chan struct{})
+		var runs atomic.Int32
+		task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[number]) error {
+			<-ready
+			if runs.Add(1) == 5 {
+				w.cancel()
+				time.Sleep(50 * time.Millisecond) // time enough for dispatch to hear of it
+			}
+			return nil
+		}))
+		_, err := task.EnqueueMany(r.ctx(), r.client, make([]number, 100), nil)
+		require.NoError(t, err)
+		w = r.start(mux, redrive.WorkerOptions{Concurrency: 1, ShutdownTimeout: 3 * time.Second})
+		close(ready)
+		require.NoError(t, <-w.done)
+		w.done <- nil
+		require.EqualValues(t, 5, runs.Load())
+		s := r.stats("default")
+		require.Equal(t, []int64{5, 95, 0}, []int64{s.Succeeded, s.Ready, s.Released})
+	})
+}
+
 // TestI15_AnAttemptCutShortByAShutdownIsFirstAgain cancels two handlers of a worker
 // that goes: their jobs are before one that waits, and only interrupts have counted.
 func TestI15_AnAttemptCutShortByAShutdownIsFirstAgain(t *testing.T) {
@@ -214,5 +245,28 @@ func TestASlotIsKeptUntilItsHandlerReturns(t *testing.T) {
 		letGo()
 		receive(t, began, "second start")
 		r.drained()
+	})
+}
+
+// TestAnEffectThatEndsWithItsJobsContextIsRecorded has the context of a job end while
+// its effect happens: the next attempt must find it done.
+func TestAnEffectThatEndsWithItsJobsContextIsRecorded(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		effects := 0
+		pay := redrive.Idempotent(b.Client(), redrive.IdempotencyOptions{Prefix: b.Prefix, Logger: quiet})(
+			redrive.HandlerFunc(func(context.Context, *redrive.Message) ([]byte, error) {
+				effects++
+				cancel(redrive.ErrShutdown)
+				return []byte("paid"), nil
+			}))
+		for _, ctx := range []context.Context{ctx, t.Context()} {
+			result, err := pay.Process(ctx, &redrive.Message{ID: "job-1", Task: "pay"})
+			require.NoError(t, err)
+			require.Equal(t, "paid", string(result))
+		}
+		require.Equal(t, 1, effects)
 	})
 }

@@ -39,3 +39,25 @@ func TestI3_AClaimOnItsWayIsNotPutBack(t *testing.T) {
 		require.NoError(t, rdb.Del(ctx, base+"workers").Err()) // as a worker that leaves
 	})
 }
+
+// TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers: from then on others may run
+// their jobs. What is claimed after it runs under a lease of its own.
+func TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers(t *testing.T) {
+	t.Parallel()
+	b := redistest.Embedded(t)
+	w, err := NewWorker(b.Client(), NewMux(), WorkerOptions{Prefix: b.Prefix})
+	require.NoError(t, err)
+	s := newSession(context.Background(), w)
+	defer s.close()
+	q := s.queues[0]
+	lease := q.own(nil)
+	q.keeper.held = time.Now().Add(time.Minute)
+	q.keeper.outOfTouch()
+	require.NoError(t, lease.Err(), "nobody may take them yet")
+	q.keeper.held = time.Now().Add(-time.Millisecond)
+	q.keeper.outOfTouch()
+	require.ErrorIs(t, context.Cause(lease), ErrLeaseLost)
+	next := q.own(nil)
+	q.keeper.outOfTouch()
+	require.NoError(t, next.Err(), "a lease is lost once")
+}

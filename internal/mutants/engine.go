@@ -57,6 +57,28 @@ var engineMutants = []mutant{
 		killers: []string{"TestI3_AClaimOnItsWayIsNotPutBack"},
 	},
 	{
+		name: "lost-lease-goes-unnoticed", breaks: "I3",
+		story:   "A worker out of touch for a whole lease lets its handlers go on, while others run their jobs.",
+		edits:   []edit{{"keeper.go", "k.held = time.Time{} // once\n\t\tk.q.loseLease()", "k.held = time.Time{}"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers"},
+	},
+	{
+		name: "unknown-task-is-dead-at-once", breaks: "I1",
+		story:   "A job whose producer was deployed before its worker is a dead letter.",
+		edits:   []edit{{"attempt.go", "if age > a.q.s.opts.UnknownTaskAge {", "if age >= 0 {"}},
+		pkg:     rootPkg,
+		killers: []string{"TestAnUnknownTaskWaitsForAWorkerThatKnowsIt"},
+		part:    "embedded",
+	},
+	{
+		name: "claims-go-on-in-a-shutdown", breaks: "I15",
+		story:   "A worker that is told to stop goes on claiming with each job that it settles.",
+		edits:   []edit{{"schedule.go", "if s.stopping || !q.hungry {", "if !q.hungry {"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_AShutdownClaimsNothingMore"},
+	},
+	{
 		name: "strays-stay", breaks: "I7",
 		story:   "A job whose claim nobody heard of stays with a worker that does not run it.",
 		edits:   []edit{{"keeper.go", "time.Since(first.since) < q.s.opts.Lease/4", "true"}},

@@ -33,7 +33,7 @@ func main() {
 	only := flag.String("only", "", "run these mutants, by `name`, separated by commas")
 	full := flag.Bool("full", false, "run all tests against each mutant, and list all that fail: takes an hour")
 	verbose := flag.Bool("v", false, "print what the tests print")
-	jobs := flag.Int("j", min(2, runtime.NumCPU()), "mutants at a time")
+	jobs := flag.Int("j", 1+runtime.NumCPU(), "mutants at a time: their tests wait more than they work")
 	flag.Parse()
 	if *list {
 		fmt.Print(table())
@@ -181,7 +181,11 @@ func (h *hunt) kill(ctx context.Context, m *mutant) (line string, err error) {
 	if h.full {
 		o, err = h.against(ctx, m, packages, "", 10*timeout)
 	} else {
-		o, err = h.against(ctx, m, []string{m.pkg}, exactly(m.killers), timeout)
+		pattern := exactly(m.killers)
+		if m.part != "" {
+			pattern += "/" + exactly([]string{m.part})
+		}
+		o, err = h.against(ctx, m, []string{m.pkg}, pattern, timeout)
 	}
 	if err == nil {
 		err = m.verdict(&o)

@@ -22,6 +22,9 @@ type mutant struct {
 	// pkg is the package of the killers, each of which fails by the defect.
 	pkg     string
 	killers []string
+	// part, if not empty, names the subtest of the killers that is run: where they take
+	// long to fail, one backend will do.
+	part string
 }
 
 // An edit replaces the one place of a file, named from the module's root, where old

@@ -42,7 +42,7 @@ var pillarMutants = []mutant{
 		story:   "An effect that ends as its job's context does is not recorded, and happens again.",
 		edits:   []edit{{"idempotency.go", "detach(job, r.opts.Lease)", "context.WithTimeout(job, r.opts.Lease)"}},
 		pkg:     rootPkg,
-		killers: []string{"TestIdempotent_ACompletionOutlivesTheJobsContextForAWhile"},
+		killers: []string{"TestAnEffectThatEndsWithItsJobsContextIsRecorded"},
 	},
 	{
 		name: "failure-keeps-its-claim", breaks: "idempotency",
@@ -50,6 +50,7 @@ var pillarMutants = []mutant{
 		edits:   []edit{{"idempotency.go", "case err != nil:\n\t\tr.release(job)", "case err != nil:"}},
 		pkg:     rootPkg,
 		killers: []string{"TestIdempotent_EveryFailureReleasesTheClaim"},
+		part:    "embedded",
 	},
 	{
 		name: "requeue-loses-history", breaks: "dead letters",
@@ -64,6 +65,7 @@ var pillarMutants = []mutant{
 		edits:   []edit{{"undertaker.go", "if dropped > 0 {", "if false {"}},
 		pkg:     rootPkg,
 		killers: []string{"TestRetentionKeepsMemoryFlatAndReportsEveryDrop"},
+		part:    "embedded",
 	},
 	{
 		name: "lock-context-ends-too-late", breaks: "I11",

@@ -231,3 +231,42 @@ func TestI14_AFullRedisRefusesAnEnqueueAsAWholeAndNoEnd(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
 }
+
+// TestI16_WhatIsLeftEndsByItself takes jobs to each of their ends, and looks at what
+// keys there are when the worker has left: each has a time to live, but the figures
+// and the bell, of which there is one for a queue.
+func TestI16_WhatIsLeftEndsByItself(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		p := newProtocol(t, b, b.Client())
+		p.enqueue("finish", "put back", "bury")
+		for _, j := range p.claim("w", 3) {
+			settled, err := p.ends(p.settler("w"), ownedBy(j))[j.ID](p.ctx)
+			require.NoError(t, err)
+			require.Empty(t, settled.Refused)
+		}
+		require.NoError(t, p.rdb.ZAdd(p.ctx, p.key("delayed"), redis.Z{Score: 1, Member: "put back"}).Err()) // due
+		again := p.claim("w", 1)
+		require.Equal(t, "l", again[0].Ledger)
+		_, err := p.Finish(p.ctx, p.settler("w"), store.Succeeded, []store.Done{{Owned: ownedBy(again[0])}})
+		require.NoError(t, err)
+		by := store.NewCaller("test")
+		by.Next()
+		fates, err := p.EndLetters(p.ctx, by, store.Deleted, []store.LetterEnd{{ID: "bury", Task: "t"}})
+		require.NoError(t, err)
+		require.Equal(t, "+", string(fates))
+		_, err = p.Leave(p.ctx, "w")
+		require.NoError(t, err)
+
+		lives := 0
+		for _, key := range b.Keys() {
+			switch ttl := p.rdb.PTTL(p.ctx, key).Val(); {
+			case ttl > 0:
+				lives++
+			case key != p.key("stats") && key != p.key("bell"):
+				t.Errorf("%s stays for ever", key)
+			}
+		}
+		require.Equal(t, 3, lives, "a result, the last enqueue, the last end of letters")
+	})
+}
