@@ -23,6 +23,8 @@ type keeper struct {
 	held    time.Time // our lease holds at least until then
 	contact time.Time // in touch without a gap since then; zero when out of touch
 	last    time.Time // the last beat that was answered was sent then
+	heard   time.Time // and its answer came then
+	redis   time.Time // at this time of Redis
 	expired []string
 	lapse   time.Time // when the next lease of another lapses, on our clock
 	strange map[string]stray
@@ -132,10 +134,10 @@ func (k *keeper) beat(ctx context.Context) error {
 	}
 	now := time.Now()
 	k.back()
-	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 {
-		k.contact = now // a gap: others may have had it too
+	if k.contact.IsZero() || sent.Sub(k.last) > lease*2/3 || b.Now.Sub(k.redis)-now.Sub(k.heard) > lease/3 {
+		k.contact = now // a gap, or a jump of the clock of Redis: others have had it too
 	}
-	k.last, k.held = sent, sent.Add(lease)
+	k.last, k.held, k.heard, k.redis = sent, sent.Add(lease), now, b.Now
 	k.expired, k.lapse = b.Expired, time.Time{}
 	if !b.NextLapse.IsZero() {
 		k.lapse = now.Add(b.NextLapse.Sub(b.Now))
@@ -220,8 +222,9 @@ func (k *keeper) outOfTouch() {
 }
 
 // reap takes the jobs of workers whose lease has lapsed, and returns when to look
-// again. After an outage everybody's lease has lapsed, so only a worker that has
-// been in touch for a whole lease may judge others (outage grace).
+// again. After an outage everybody's lease has lapsed, and after a jump of the clock of
+// Redis too, so only a worker that has been in touch for a whole lease may judge others
+// (outage grace).
 func (k *keeper) reap(ctx context.Context) (wait time.Duration) {
 	lease := k.q.s.opts.Lease
 	spread := 10*time.Millisecond + rand.N(90*time.Millisecond)
@@ -261,6 +264,7 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 	}
 	var back []store.Putback
 	var dead []store.Burial
+	var backAt, deadAt []int // where in jobs
 	crashes := make([]int, len(jobs))
 	now := time.Now()
 	for i := range jobs {
@@ -271,24 +275,33 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		switch {
 		case err != nil:
 			a.bury(ReasonMalformed, err)
-			dead = append(dead, a.burial)
+			dead, deadAt = append(dead, a.burial), append(deadAt, i)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
 			a.bury(ReasonCrashLoop, fmt.Errorf(
 				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
-			dead = append(dead, a.burial)
+			dead, deadAt = append(dead, a.burial), append(deadAt, i)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
+			backAt = append(backAt, i)
 		}
 	}
 	if len(back) > 0 {
-		if _, err := q.store.Putback(try, k.settler(worker, true), back); err != nil {
+		settled, err := q.store.Putback(try, k.settler(worker, true), back)
+		if err != nil {
 			return 0, err
+		}
+		for _, i := range settled.Refused {
+			crashes[backAt[i]] = 0 // another worker was faster
 		}
 	}
 	if len(dead) > 0 {
-		if _, err := q.store.Bury(try, k.settler(worker, true), dead); err != nil {
+		settled, err := q.store.Bury(try, k.settler(worker, true), dead)
+		if err != nil {
 			return 0, err
+		}
+		for _, i := range settled.Refused {
+			crashes[deadAt[i]] = 0
 		}
 		for i := range dead {
 			q.undertaker.buried(dead[i].Task)
@@ -298,7 +311,9 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		"queue", q.name, "dead_worker", worker, "jobs", len(back), "dead_letters", len(dead))
 	if f := q.s.trace.JobReaped; f != nil {
 		for i := range jobs {
-			f(q.name, jobs[i].ID, worker, crashes[i])
+			if crashes[i] > 0 {
+				f(q.name, jobs[i].ID, worker, crashes[i])
+			}
 		}
 	}
 	return len(jobs), nil
