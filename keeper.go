@@ -24,6 +24,8 @@ type keeper struct {
 	contact time.Time // in touch without a gap since then; zero before the first beat
 	last    time.Time // the last beat that was answered was sent then
 	missed  bool      // a beat since then was not answered
+	heard   time.Time // and its answer came then
+	redis   time.Time // at this time of Redis
 	expired []string
 	lapse   time.Time // when the next lease of another lapses, on our clock
 	strange map[string]stray
@@ -145,10 +147,11 @@ func (k *keeper) beat(ctx context.Context) error {
 		// renew it. A connection that broke is no outage: recovery must not wait for it.
 		gap = lease / 2
 	}
-	if k.contact.IsZero() || sent.Sub(k.last) > gap {
-		k.contact = now // others may have had the gap too
+	jump := b.Now.Sub(k.redis) - now.Sub(k.heard) // of the clock of Redis
+	if k.contact.IsZero() || sent.Sub(k.last) > gap || jump > lease/3 {
+		k.contact = now // others may have had the gap too, and have had the jump
 	}
-	k.last, k.missed = sent, false
+	k.last, k.missed, k.heard, k.redis = sent, false, now, b.Now
 	k.extend(sent.Add(lease))
 	k.expired, k.lapse = b.Expired, time.Time{}
 	if !b.NextLapse.IsZero() {
@@ -250,8 +253,9 @@ func (k *keeper) lapsed() {
 }
 
 // reap takes the jobs of workers whose lease has lapsed, and returns when to look
-// again. After an outage everybody's lease has lapsed, so only a worker that has
-// been in touch for a whole lease may judge others (outage grace).
+// again. After an outage everybody's lease has lapsed, and after a jump of the clock of
+// Redis too, so only a worker that has been in touch for a whole lease may judge others
+// (outage grace).
 func (k *keeper) reap(ctx context.Context) (wait time.Duration) {
 	lease := k.q.s.opts.Lease
 	spread := 10*time.Millisecond + rand.N(90*time.Millisecond)

@@ -52,12 +52,12 @@ func TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers(t *testing.T) {
 	q := s.queues[0]
 	lease := q.own(nil)
 	q.keeper.held = time.Now().Add(time.Minute)
-	q.keeper.outOfTouch()
+	q.keeper.lapsed()
 	require.NoError(t, lease.Err(), "nobody may take them yet")
 	q.keeper.held = time.Now().Add(-time.Millisecond)
-	q.keeper.outOfTouch()
+	q.keeper.lapsed()
 	require.ErrorIs(t, context.Cause(lease), ErrLeaseLost)
 	next := q.own(nil)
-	q.keeper.outOfTouch()
+	q.keeper.lapsed()
 	require.NoError(t, next.Err(), "a lease is lost once")
 }

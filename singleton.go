@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -90,9 +91,15 @@ func (o *SingletonOptions) run(ctx context.Context, locker *Locker, next Handler
 			return nil, Permanent(fmt.Errorf("redrive: Singleton of task %s: SingletonOptions.Key returned an empty key: the arguments do not decode, or name nothing to be alone with", m.Task))
 		}
 	}
-	lock, err := locker.claim(scope, key, "job "+m.ID+" at "+locker.opts.Holder).once(ctx, ctx)
+	self := "job " + m.ID + " at "
+	lock, err := locker.claim(scope, key, self+locker.opts.Holder).once(ctx, ctx)
+	var held *AlreadyRunningError
 	switch {
 	case err == nil:
+	case errors.As(err, &held) && strings.HasPrefix(held.Holder, self):
+		// An earlier attempt of this very job could not release it, or does not know yet
+		// that it lost the job: that is no reason to drop the job.
+		return nil, Snooze(max(held.lapses, 10*time.Millisecond))
 	case !errors.Is(err, ErrLockHeld) || o.OnConflict == Fail:
 		return nil, err
 	case o.OnConflict == Skip:

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -42,6 +43,8 @@ type Server struct {
 	mu      sync.Mutex // guards closed and clients
 	closed  bool
 	clients []*redis.Client
+
+	skew atomic.Int64 // of the server's clock against ours, ns
 
 	ageMu sync.Mutex    // guards the two below
 	aged  time.Time     // until when TTLs have been counted down
@@ -148,6 +151,15 @@ func (s *Server) age() {
 	s.rest = ageShare * time.Since(now)
 }
 
+// Skew sets the server's clock apart from ours, from the next command on: what TIME
+// says jumps. TTLs go on as they were.
+func (s *Server) Skew(d time.Duration) {
+	if d == 0 {
+		d = 1 // miniredis keeps a time that was set; this one is as good as ours
+	}
+	s.skew.Store(int64(d))
+}
+
 // serverConn is the server's end of a connection. It ages the keys before the
 // server sees what arrived, outside any lock of miniredis.
 type serverConn struct {
@@ -159,6 +171,9 @@ func (c *serverConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.s.age()
+		if skew := c.s.skew.Load(); skew != 0 {
+			c.s.mini.SetTime(time.Now().Add(time.Duration(skew)))
+		}
 	}
 	return n, err
 }

@@ -115,3 +115,70 @@ func (s *Server) join(i int, first *Server) error {
 	}
 	return rdb.ClusterMeet(ctx, "127.0.0.1", strconv.Itoa(first.port)).Err()
 }
+
+// MoveSlot moves a slot, with the keys that it holds, to a node while clients use it,
+// as CLUSTER SETSLOT and MIGRATE do it. Whoever moves a slot of the process's cluster
+// moves it back in the end.
+func (c *Cluster) MoveSlot(t testing.TB, slot, to int) {
+	t.Helper()
+	from := c.Owner(t, slot)
+	if from == to {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), upWithin)
+	defer cancel()
+	src, dst := c.nodes[from].admin(), c.nodes[to].admin()
+	defer src.Close()
+	defer dst.Close()
+	do := func(rdb *redis.Client, args ...any) any {
+		t.Helper()
+		reply, err := rdb.Do(ctx, args...).Result()
+		if err != nil {
+			t.Fatalf("redistest: move slot %d: %v: %v", slot, args, err)
+		}
+		return reply
+	}
+	srcID, dstID := do(src, "CLUSTER", "MYID"), do(dst, "CLUSTER", "MYID")
+	do(dst, "CLUSTER", "SETSLOT", slot, "IMPORTING", srcID)
+	do(src, "CLUSTER", "SETSLOT", slot, "MIGRATING", dstID)
+	for {
+		// One key at a time: most of the time some of a queue's keys are here, some there.
+		keys, _ := do(src, "CLUSTER", "GETKEYSINSLOT", slot, 1).([]any)
+		if len(keys) == 0 {
+			break
+		}
+		do(src, append([]any{"MIGRATE", "127.0.0.1", c.nodes[to].port, "", 0, 5000, "REPLACE", "KEYS"}, keys...)...)
+	}
+	// The new owner first: then nobody takes the slot for lost.
+	do(dst, "CLUSTER", "SETSLOT", slot, "NODE", dstID)
+	do(src, "CLUSTER", "SETSLOT", slot, "NODE", dstID)
+	for i, n := range c.nodes {
+		if i != from && i != to {
+			rdb := n.admin()
+			do(rdb, "CLUSTER", "SETSLOT", slot, "NODE", dstID)
+			_ = rdb.Close()
+		}
+	}
+}
+
+// Owner returns which of the nodes a slot belongs to, by its own account.
+func (c *Cluster) Owner(t testing.TB, slot int) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), upWithin)
+	defer cancel()
+	for i, n := range c.nodes {
+		rdb := n.admin()
+		slots, err := rdb.ClusterSlots(ctx).Result()
+		_ = rdb.Close()
+		if err != nil {
+			t.Fatalf("redistest: owner of slot %d: %v", slot, err)
+		}
+		for _, s := range slots {
+			if s.Start <= slot && slot <= s.End && s.Nodes[0].Addr == n.Addr {
+				return i
+			}
+		}
+	}
+	t.Fatalf("redistest: slot %d has no owner", slot)
+	return -1
+}

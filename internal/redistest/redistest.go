@@ -141,6 +141,10 @@ func (b *Backend) Client() redis.UniversalClient {
 	return c
 }
 
+// Skew makes the clock of an embedded backend jump to that far from ours. Only what
+// TIME says jumps, TTLs do not. Others cannot do it.
+func (b *Backend) Skew(d time.Duration) { b.mem.Skew(d) }
+
 // Options returns a copy of the options that Client uses, for tests that need
 // other ones. For a cluster it is nil.
 func (b *Backend) Options() *redis.Options {
