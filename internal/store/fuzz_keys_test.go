@@ -19,9 +19,8 @@ func hashTag(key string) string {
 // A named key belongs to what its name says, and shares a slot with its group.
 type namedKey struct{ key, name, group string }
 
-// allKeys are the keys that come of one input: a prefix, the name of a queue (or of
-// the task of an effect), and a text, which names all that may be any text, and
-// all that must be a valid name if it is one.
+// allKeys are the keys that come of one input: a prefix, a valid name for what must
+// have one, and any text for the rest.
 func allKeys(prefix, queue, text string) (keys []namedKey) {
 	add := func(group, key string, name ...string) {
 		keys = append(keys, namedKey{key, strings.Join(name, "\x00"), group})
