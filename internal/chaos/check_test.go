@@ -88,6 +88,26 @@ func TestTheCheckerFindsEveryDefect(t *testing.T) {
 			s.run("w0-001", n, 3400, succeeds, fateDone, 0)
 			s.finish("w1-001", a, n, 3500, succeeds, fateRefused)
 		}, func(v *verdict) any { return []int{len(v.unexplained), len(v.unexplainedOverlaps)} }, []int{1, 1}},
+		"taken from a worker that had been cut off for a moment, a while ago": {func(s *scene) {
+			n := s.extra()
+			a := s.begin("w1-001", n, 3000, 0)
+			s.fault(faultBlackhole, "w1-001", 3001, 3200)
+			s.run("w0-001", n, 6000, succeeds, fateDone, 0)
+			s.finish("w1-001", a, n, 6001, succeeds, fateRefused)
+		}, func(v *verdict) any { return []int{len(v.unexplained), len(v.unexplainedOverlaps)} }, []int{1, 1}},
+		"taken from a worker that had been cut off before, and was back": {func(s *scene) {
+			n := s.extra()
+			s.fault(faultBlackhole, "w1-001", 3000, 5000)
+			a := s.begin("w1-001", n, 8000, 0)
+			s.run("w0-001", n, 8500, succeeds, fateDone, 0)
+			s.finish("w1-001", a, n, 8600, succeeds, fateRefused)
+		}, func(v *verdict) any { return []int{len(v.unexplained), len(v.unexplainedOverlaps)} }, []int{1, 1}},
+		"refused in a shutdown": {func(s *scene) {
+			n := s.extra()
+			s.fault(faultTerm, "w1-001", 3001, 4500)
+			s.run("w1-001", n, 3002, succeeds, fateRefused, 0)
+			s.run("w0-001", n, 3003, succeeds, fateDone, 0)
+		}, func(v *verdict) any { return len(v.unexplained) }, 1},
 		"run again after another process was killed": {func(s *scene) {
 			n := s.extra()
 			s.begin("w1-001", n, 3000, 0)
@@ -152,6 +172,10 @@ func TestTheCheckerFindsEveryDefect(t *testing.T) {
 		"a stop that the process did not feel": {func(s *scene) {
 			s.plan(faultStop, "w0-001", 5000, 7500)
 		}, func(v *verdict) any { return len(v.missing) }, 1},
+		"a stop that the process felt for less than its lease": {func(s *scene) {
+			s.plan(faultStop, "w0-001", 5000, 7500)
+			s.line("w0-001", lineGap, 5401, "", 5000e6)
+		}, func(v *verdict) any { return len(v.missing) }, 1},
 		"faults that happened too rarely": {func(s *scene) {
 			for i := range int64(8) {
 				s.fault(faultCut, "w0-001", 5000+i, 5000+i)
@@ -197,6 +221,11 @@ func TestTheCheckerAcceptsWhatFaultsExplain(t *testing.T) {
 			s.fault(faultKill, "w1-001", 3001, 3002)
 			s.run("w0-001", n, 5100, succeeds, fateDone, 0)
 		}, faultKill},
+		"killed when its retry was confirmed": {func(s *scene, n int) {
+			s.run("w1-001", n, 3000, fails, fateRetry, 0)
+			s.fault(faultKill, "w1-001", 3001, 3002)
+			s.run("w0-001", n, 9000, succeeds, fateDone, 1)
+		}, causeFailure},
 		"killed between the return and its confirmation": {func(s *scene, n int) {
 			s.run("w1-001", n, 3000, succeeds, fateOpen, 0)
 			s.fault(faultKill, "w1-001", 3001, 3002)
@@ -246,11 +275,12 @@ func TestTheCheckerAcceptsWhatFaultsExplain(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, "redrive")
-			before := s.judge().duplicates
 			n := s.extra()
+			before := s.judge().duplicates
 			test.story(s, n)
 			v := s.judge()
 			require.Empty(t, slices.Concat(v.unexplained, v.unexplainedOverlaps, v.stale, v.lost, v.unexpected))
+			require.LessOrEqual(t, quantile(v.recoveries, 1), 3*time.Second)
 			require.Equal(t, before[test.cause]+1, v.duplicates[test.cause], v.duplicates)
 		})
 	}

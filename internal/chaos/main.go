@@ -57,7 +57,7 @@ func command() error {
 	}
 	names := []string{sides}
 	if sides == "both" {
-		names = []string{"redrive", "asynq"}
+		names = sideNames
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -116,15 +116,30 @@ func passage(ctx context.Context, s settings, side, dir string) (*verdict, error
 	return check(e), nil
 }
 
-// inspect judges a run from what it left behind.
+// inspect judges what is in a directory: a run, or one of each side.
 func inspect(dir string, w io.Writer) error {
-	e, err := load(dir)
-	if err != nil {
-		return err
+	dirs := []string{dir}
+	if _, err := os.Stat(filepath.Join(dir, settingsFile)); err != nil {
+		dirs = nil
+		for _, name := range sideNames {
+			if _, err := os.Stat(filepath.Join(dir, name, settingsFile)); err == nil {
+				dirs = append(dirs, filepath.Join(dir, name))
+			}
+		}
 	}
-	v := check(e)
-	report(w, v)
-	return judged(w, v)
+	if len(dirs) == 0 {
+		return fmt.Errorf("there is no run in %s", dir)
+	}
+	var vs []*verdict
+	for _, d := range dirs {
+		e, err := load(d)
+		if err != nil {
+			return err
+		}
+		vs = append(vs, check(e))
+	}
+	report(w, vs...)
+	return judged(w, vs...)
 }
 
 // judged lists what redrive promises and did not keep.

@@ -30,6 +30,8 @@ type side interface {
 	dump(ctx context.Context, rdb *redis.Client, w io.Writer) error
 }
 
+var sideNames = []string{"redrive", "asynq"}
+
 func sideNamed(name string) (side, error) {
 	switch name {
 	case "redrive":
