@@ -44,6 +44,7 @@ var scenes = map[string][]scene{}
 func TestTranscripts(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		rdb := b.Client()
+		t.Cleanup(b.Flush) // before the audit: a scene may hold what no queue does
 		for script, list := range scenes {
 			t.Run(script, func(t *testing.T) {
 				var out strings.Builder
@@ -73,6 +74,7 @@ func TestTranscriptsAreAllThatAClientNeeds(t *testing.T) {
 	require.Len(t, files, len(store.TranscriptScripts()))
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		rdb := b.Client()
+		t.Cleanup(b.Flush) // before the audit: a scene may hold what no queue does
 		for _, path := range files {
 			script := strings.TrimSuffix(filepath.Base(path), ".txt")
 			t.Run(script, func(t *testing.T) {
@@ -140,10 +142,10 @@ type stage struct {
 func newStage(t *testing.T, b *redistest.Backend, bare redis.UniversalClient) *stage {
 	t.Helper()
 	ctx := t.Context()
-	b.Flush() // before the audit, too: a scene may hold what no queue does
 	at, err := bare.Time(ctx).Result()
 	require.NoError(t, err)
 	s := &stage{t: t, b: b, bare: bare, keys: store.NewKeys(b.Prefix, "q")}
+	s.strike()
 	// Not a whole ms: who rounds up is found out. The TTLs that Redis keeps count
 	// from its own clock, so this one starts with it.
 	s.clock = clock(at.UnixMilli()*1000 + 250)
@@ -154,7 +156,6 @@ func newStage(t *testing.T, b *redistest.Backend, bare redis.UniversalClient) *s
 	s.sub = bare.Subscribe(ctx, s.keys.Channel)
 	_, err = s.sub.Receive(ctx)
 	require.NoError(t, err)
-	t.Cleanup(b.Flush)
 	t.Cleanup(func() {
 		_ = rdb.Close()
 		_ = s.sub.Close()
@@ -375,10 +376,28 @@ func (s *stage) full(key string) string {
 // multiples.
 const ttlUnit = 10_000
 
+// all lists the keys that are there.
+func (s *stage) all() (keys []string) {
+	ctx := s.t.Context()
+	it := s.bare.Scan(ctx, 0, s.b.Prefix+":*", 1000).Iterator()
+	for it.Next(ctx) {
+		keys = append(keys, it.Val())
+	}
+	require.NoError(s.t, it.Err())
+	return keys
+}
+
+// strike clears the stage for the next scene.
+func (s *stage) strike() {
+	if keys := s.all(); len(keys) > 0 {
+		require.NoError(s.t, s.bare.Del(s.t.Context(), keys...).Err())
+	}
+}
+
 // dump reads what is in Redis.
 func (s *stage) dump() state {
 	ctx, out := s.t.Context(), make(state)
-	for _, key := range s.b.Keys() {
+	for _, key := range s.all() {
 		v := stored{kind: s.bare.Type(ctx, key).Val()}
 		if ttl := s.bare.PTTL(ctx, key).Val(); ttl > 0 {
 			v.ttl = (ttl.Milliseconds() - 10 + ttlUnit) / ttlUnit * ttlUnit
