@@ -1,7 +1,6 @@
 package redrive_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -163,34 +162,17 @@ var workerUses = slices.Concat(
 		}, "ok:5 enqueued=5 succeeded=5"},
 		{"shutdown of a handler that heeds it", []string{"putback", "leave"}, func(s *stage) string {
 			s.put("interrupt")
-			w := s.start(s.mux(), redrive.WorkerOptions{ShutdownTimeout: time.Second})
+			w := s.start(s.mux(), redrive.WorkerOptions{ShutdownTimeout: 5 * time.Second})
 			s.began("interrupt")
 			s.arm()
 			require.NoError(s.t, w.stop())
 			require.Zero(s.t, s.clean.stats(redrive.DefaultQueue).Workers)
 			return s.finish()
 		}, "interrupt:2 enqueued=1 succeeded=1 interrupted=1"},
-		{"shutdown of a handler that ignores it", []string{"leave"}, func(s *stage) string {
-			s.put("ok")
-			began, release := make(chan struct{}), make(chan struct{})
-			mux := redrive.NewMux()
-			act.Handle(mux, func(context.Context, *redrive.Job[string]) (string, error) {
-				close(began)
-				<-release
-				return "", nil
-			})
-			w := s.start(mux, redrive.WorkerOptions{ShutdownTimeout: time.Second})
-			receive(s.t, began, "start")
-			s.arm()
-			defer close(release)
-			require.ErrorIs(s.t, w.stop(), redrive.ErrHandlersStuck)
-			require.Zero(s.t, s.clean.stats(redrive.DefaultQueue).Workers)
-			return s.finish()
-		}, "ok:1 enqueued=1 succeeded=1 released=1"},
 		{"heartbeat", []string{"beat"}, func(s *stage) string {
 			s.put("long")
 			s.arm()
-			w := s.serve(1, s.mux())
+			w := s.serveFor(2*time.Second, 1, s.mux())
 			s.clean.drained()
 			require.NoError(s.t, w.stop())
 			return s.sum()
