@@ -90,7 +90,9 @@ func TestFault_KeysDeletedByHand(t *testing.T) {
 			close(finish)
 			_, err := enqueue("fresh", 0).Wait(r.ctx())
 			require.NoError(t, err)
-			r.eventually(func(s redrive.QueueStats) bool { return s.Ready+s.Delayed == 0 && s.Active <= want.left }, "the queue does not drain")
+			r.eventually(func(s redrive.QueueStats) bool {
+				return s.Ready+s.Delayed == 0 && s.Active <= want.left && s.Dead == int64(len(strings.Fields(want.dead)))
+			}, "the queue does not drain")
 			require.NoError(t, w.stop())
 
 			mu.Lock()

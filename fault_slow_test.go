@@ -91,8 +91,7 @@ func TestFault_HalfOpenConnectionsAreGivenUp(t *testing.T) {
 	s.lift()
 }
 
-// TestFault_APoolThatIsEmptyStarvesNothing gives producers, locks and
-// idempotency a pool of one connection that somebody else occupies most of the time,
+// TestFault_APoolThatIsEmptyStarvesNothing gives producers and idempotency a pool of one connection that somebody else occupies most of the time,
 // and workers a client that cannot be copied, with a pool of two.
 func TestFault_APoolThatIsEmptyStarvesNothing(t *testing.T) {
 	t.Parallel()
@@ -107,11 +106,7 @@ func TestFault_APoolThatIsEmptyStarvesNothing(t *testing.T) {
 				rdb = opaque{own}
 			}
 			s := besiege(t, rdb, server.Client())
-			key := func(m *redrive.Message) string { return m.ID }
-			mux := s.mux(
-				redrive.Idempotent(rdb, redrive.IdempotencyOptions{Logger: quiet}),
-				redrive.Singleton(rdb, redrive.SingletonOptions{Key: key, Logger: quiet}),
-			)
+			mux := s.mux(redrive.Idempotent(rdb, redrive.IdempotencyOptions{Logger: quiet}))
 			hog := during(20*time.Millisecond, func() {
 				_ = own.BLPop(bg, time.Second, "nothing").Err()
 			})

@@ -290,7 +290,11 @@ func (s *stage) put(how ...string) (receipts []*redrive.Receipt[string]) {
 
 // serve starts a worker that calls through the proxy.
 func (s *stage) serve(slots int, mux *redrive.Mux) *running {
-	return s.start(mux, redrive.WorkerOptions{Concurrency: slots, Lease: 2 * time.Second, Trace: &redrive.WorkerTrace{
+	return s.serveFor(6*time.Second, slots, mux) // a stray is put back after a quarter of it
+}
+
+func (s *stage) serveFor(lease time.Duration, slots int, mux *redrive.Mux) *running {
+	return s.start(mux, redrive.WorkerOptions{Concurrency: slots, Lease: lease, Trace: &redrive.WorkerTrace{
 		JobLost: func(*redrive.Message) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

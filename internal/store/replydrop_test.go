@@ -8,8 +8,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/redrive-go/redrive/internal/redistest"
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // TestEveryScriptIsListed: Scripts names every script that the package makes, so
@@ -53,6 +57,35 @@ func TestEveryScriptIsListed(t *testing.T) {
 	for name := range made {
 		require.True(t, listed[name], "Scripts lacks %s", name)
 	}
+}
+
+// TestI6_LeaveMayRunFourTimes: what a worker still owns goes to the front once.
+func TestI6_LeaveMayRunFourTimes(t *testing.T) {
+	t.Parallel()
+	redistest.EachWithCluster(t, func(t *testing.T, b *redistest.Backend) {
+		g := newGrave(t, b, b.Client())
+		_, err := g.Enqueue(t.Context(), "lane", 1, false, []store.NewJob{{ID: "a", Envelope: []byte("x")}, {ID: "b", Envelope: []byte("x")}, {ID: "c", Envelope: []byte("x")}})
+		require.NoError(t, err)
+		_, err = g.Beat(t.Context(), "w", time.Minute)
+		require.NoError(t, err)
+		c, err := g.Claim(t.Context(), store.ClaimCall{Worker: "w", Call: 1, N: 2})
+		require.NoError(t, err)
+		require.Len(t, c.Jobs, 2)
+		released := 0
+		for range 4 {
+			n, err := g.Leave(t.Context(), "w")
+			require.NoError(t, err)
+			released += n
+		}
+		require.Equal(t, 2, released)
+		ready := g.rdb.LRange(t.Context(), g.key("ready"), 0, -1).Val()
+		require.ElementsMatch(t, []string{"a", "b"}, ready[:2])
+		require.Equal(t, []string{"c"}, ready[2:])
+		stats, err := g.Stats(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 2, stats.Counters[store.Released])
+		require.Zero(t, stats.Workers)
+	})
 }
 
 func goSource(e fs.DirEntry) bool {
