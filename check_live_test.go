@@ -25,7 +25,7 @@ func liveFor() time.Duration {
 	if os.Getenv("REDRIVE_LONG") != "" {
 		return time.Minute
 	}
-	return 2 * time.Second
+	return time.Second
 }
 
 // TestChecksOfAQueueUnderLoadFindNothingAndHarmNothing: jobs are enqueued, run, fail,
@@ -237,4 +237,40 @@ func TestAWorkerThatStartsDuringACheckIsSeen(t *testing.T) {
 	require.Len(t, c.Jobs, 4)
 	report := receive(t, reports, "report")
 	require.True(t, report.Sound(), "%s", report)
+}
+
+// What a check saw of a job holds for that job, not for one that has its id later.
+func TestAJobThatIsEnqueuedAnewDuringACheckIsNotDoubled(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, redistest.Redis(t))
+	proxy := faultnet.New(t, h.b.Addr, 1)
+	o := h.b.Options()
+	o.Dialer = proxy.Dialer()
+	rdb := redis.NewClient(o)
+	defer rdb.Close()
+	client, err := redrive.NewClient(rdb, redrive.ClientOptions{Prefix: h.b.Prefix, Logger: quiet})
+	require.NoError(t, err)
+	require.NoError(t, h.rdb.LRem(h.ctx(), h.key("ready"), 0, "r2").Err())
+	_, err = client.Check(t.Context(), "default", false) // loads the scripts
+	require.NoError(t, err)
+
+	judges := proxy.DelayRequest(func(cmd []string) bool {
+		return slices.Contains(cmd, h.key("bell")) && slices.Contains(cmd, "r2")
+	}, 1, 300*time.Millisecond)
+	reports := make(chan redrive.CheckReport, 1)
+	go func() {
+		report, err := client.Check(context.Background(), "default", true)
+		if err != nil {
+			t.Error(err)
+		}
+		reports <- report
+	}()
+	<-judges.Fired()
+	require.NoError(t, h.rdb.HDel(h.ctx(), h.key("jobs"), "r2").Err())
+	h.add("r2", 0)
+	report := receive(t, reports, "report")
+	require.True(t, report.Sound(), "%s", report)
+	ready, err := h.rdb.LRange(h.ctx(), h.key("ready"), 0, -1).Result()
+	require.NoError(t, err)
+	require.Equal(t, []string{"r0", "r1", "r3", "r4", "r5", "r2"}, ready)
 }
