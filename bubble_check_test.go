@@ -22,6 +22,7 @@ func (l *bubbleLedger) check() {
 		l.checkFate(e, runs)
 		for i, r := range runs {
 			l.checkEnd(r)
+			l.checkCut(r)
 			l.checkRefusal(r, runs[i+1:])
 			if i > 0 {
 				l.checkCause(runs[i-1], r)
@@ -105,9 +106,8 @@ func (l *bubbleLedger) checkCause(a, b *bubbleRun) {
 	// Released, uncounted: by the worker after an outage, or at its end for a handler
 	// that had not returned or whose end could not be sent.
 	switch {
-	case a.settled <= b.began && a.end.Action == redrive.ActionRelease:
+	case ended && stopOrOutage(a.cause): // the worker may hear of it later than others
 	case a.worker.ended <= b.began && a.settled == bubbleNever:
-	case a.settled == bubbleNever && (l.crashedBefore(a.worker, b.began) || errors.Is(a.cause, redrive.ErrLeaseLost)):
 	default:
 		l.found("I3", id, "runs again at %v, and nothing tells why", b.began)
 	}
@@ -142,7 +142,17 @@ func (l *bubbleLedger) reapsBetween(job string, from, to time.Duration) (n int) 
 	return n
 }
 
-func (l *bubbleLedger) crashedBefore(w *bubbleWorker, at time.Duration) bool { return w.crashed <= at }
+// checkCut: a handler loses its lease, its lock or its claim only in an outage. I3
+func (l *bubbleLedger) checkCut(r *bubbleRun) {
+	lost := errors.Is(r.innerCause, redrive.ErrLeaseLost) || errors.Is(r.innerCause, redrive.ErrLockLost) || errors.Is(r.innerCause, redrive.ErrClaimLost)
+	if !lost || r.worker.crashed <= r.alone {
+		return
+	}
+	l.checked["cut"]++
+	if within := max(r.worker.plan.lease, r.job.task.ttl); l.calm(r.worker.plan.name, r.alone-within, r.alone) {
+		l.found("I3", r.msg.ID, "was cut off at %v (%v), and all was well", r.alone, r.innerCause)
+	}
+}
 
 // checkRefusal: an end is refused only when another has taken the job. I4
 func (l *bubbleLedger) checkRefusal(r *bubbleRun, later []*bubbleRun) {

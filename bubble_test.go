@@ -117,14 +117,18 @@ func (b *bubble) proxy(worker string) *bubbleProxy {
 	return p
 }
 
+// client makes a client whose pool, and those of the copies that a worker makes, do
+// not run dry: who waits for a place in one waits on a timer that go-redis shares
+// between bubbles, for ever. So no dial may outlive the call that it is for.
 func (b *bubble) client(p *bubbleProxy) *redis.Client {
 	o := b.server.Options()
 	o.Dialer = p.Dialer()
+	o.DialTimeout = redrive.MinLease / 4
 	return redis.NewClient(o)
 }
 
-// plainClient hides a client's kind, so that a Locker does not make one of its own:
-// a pool that runs dry waits on a timer that go-redis shares between bubbles.
+// plainClient hides a client's kind, so that a Locker does not make one of its own,
+// with a pool of two.
 type plainClient struct{ redis.UniversalClient }
 
 // inflict has a fault take its course.
