@@ -28,7 +28,7 @@ func (b *bubble) mux(w *bubbleWorker, rdb redis.UniversalClient) *redrive.Mux {
 		case once:
 			layers = append(layers, redrive.Idempotent(rdb, redrive.IdempotencyOptions{Lease: t.ttl, Logger: quiet}))
 		}
-		t.task.Handle(mux, b.play1, layers...)
+		t.task.Handle(mux, b.handle, layers...)
 	}
 	return mux
 }
@@ -57,8 +57,8 @@ func (l *bubbleLedger) chainEnded(r *bubbleRun, cause error, result []byte, err 
 	r.ended, r.finished, r.cause, r.result, r.err = l.now(), true, cause, string(result), err
 }
 
-// play1 is the handler of every task.
-func (b *bubble) play1(ctx context.Context, job *redrive.Job[bubbleArgs]) (result string, err error) {
+// handle is the handler of every task.
+func (b *bubble) handle(ctx context.Context, job *redrive.Job[bubbleArgs]) (result string, err error) {
 	r := b.ledger.run(job.Message)
 	b.ledger.innerBegan(r, ctx, job)
 	unwatch := context.AfterFunc(ctx, func() { b.ledger.innerAlone(r) })
