@@ -123,7 +123,8 @@ func work(ctx context.Context, s step) error {
 func (l *bubbleLedger) innerBegan(r *bubbleRun, ctx context.Context, job *redrive.Job[bubbleArgs]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.inner, r.innerBegan = true, l.now()
+	l.inners++
+	r.inner, r.innerBegan, r.innerOrder = true, l.now(), l.inners
 	r.fence, _ = redrive.FencingToken(ctx)
 	if r.job == nil || job.Args != r.job.args || job.Task != r.job.task.name || job.Queue != r.job.task.queue {
 		l.findings = append(l.findings, finding{"I2", job.ID, fmt.Sprintf("runs as %+v of %s in %s", job.Args, job.Task, job.Queue)})
