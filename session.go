@@ -112,7 +112,11 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
 	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
 	s.quit = make(chan struct{})
-	s.runners.init(w.opts.Concurrency, s.run)
+	s.runners.init(w.opts.Concurrency, s.run, func() {
+		for _, q := range s.queues {
+			q.outbox.flush()
+		}
+	})
 	s.wakeup = make(chan struct{}, 1)
 	s.schedule.slots = w.opts.Concurrency
 	for _, o := range w.opts.Queues {
@@ -123,7 +127,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 			share: share{weight: float64(o.Weight), hungry: true},
 			owned: make(map[string]*attempt), disowned: make(map[string]stray), reclaim: newReconnect(),
 		}
-		q.outbox.filled.L = &q.outbox.mu
+		q.outbox.more, q.outbox.filled.L = &s.runners.more, &q.outbox.mu
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
 		q.keeper.init(q)
 		q.undertaker.init(q)
