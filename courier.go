@@ -213,13 +213,13 @@ func (c *courier) call(by store.Settler, group int, batch []*attempt) func(conte
 	case groupPutback:
 		c.putbacks = c.putbacks[:0]
 		for _, a := range batch {
-			c.putbacks = append(c.putbacks, a.putback)
+			c.putbacks = append(c.putbacks, *a.putback)
 		}
 		return func(ctx context.Context) (store.Settled, error) { return st.Putback(ctx, by, c.putbacks) }
 	default:
 		c.burials = c.burials[:0]
 		for _, a := range batch {
-			c.burials = append(c.burials, a.burial)
+			c.burials = append(c.burials, *a.burial)
 		}
 		return func(ctx context.Context) (store.Settled, error) { return st.Bury(ctx, by, c.burials) }
 	}

@@ -306,12 +306,12 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		switch {
 		case err != nil:
 			a.bury(ReasonMalformed, err)
-			dead, deadOf = append(dead, a.burial), append(deadOf, i)
+			dead, deadOf = append(dead, *a.burial), append(deadOf, i)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
 			a.bury(ReasonCrashLoop, fmt.Errorf(
 				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
-			dead, deadOf = append(dead, a.burial), append(deadOf, i)
+			dead, deadOf = append(dead, *a.burial), append(deadOf, i)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
 			backOf = append(backOf, i)
