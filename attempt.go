@@ -33,6 +33,7 @@ type attempt struct {
 	// overdue is when a handler that still runs has ignored its timeout.
 	overdue time.Time
 
+	place    int  // in q.owned, guarded by q.mu
 	disowned bool // given up before its claim was heard of
 
 	began bool        // the handler was called

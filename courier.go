@@ -229,9 +229,7 @@ func (c *courier) call(by store.Settler, group int, batch []*attempt) func(conte
 func (q *served) confirmed(batch []*attempt, refused []int) {
 	q.mu.Lock()
 	for _, a := range batch {
-		if q.owned[a.job.ID] == a { // else the id has been claimed anew
-			delete(q.owned, a.job.ID)
-		}
+		q.drop(a)
 	}
 	q.mu.Unlock()
 	for i, a := range batch {
