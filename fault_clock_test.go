@@ -33,8 +33,6 @@ func TestI3_AJumpOfTheServersClockIsNoCrash(t *testing.T) {
 		}
 		return fmt.Sprint(j.Crashes), nil
 	})
-	free := sync.OnceFunc(func() { close(finish) })
-	t.Cleanup(free)
 	var reaped, lost atomic.Int32
 	trace := &redrive.WorkerTrace{
 		JobReaped: func(string, string, string, int) { reaped.Add(1) },
@@ -44,6 +42,8 @@ func TestI3_AJumpOfTheServersClockIsNoCrash(t *testing.T) {
 	for range 3 {
 		workers = append(workers, r.start(mux, redrive.WorkerOptions{Lease: time.Second, Concurrency: 2, Trace: trace}))
 	}
+	free := sync.OnceFunc(func() { close(finish) })
+	t.Cleanup(free) // before the workers stop, which wait for it
 	held, err := act.EnqueueMany(r.ctx(), r.client, []string{"held", "held", "held", "held", "held"}, nil)
 	require.NoError(t, err)
 	for range held {
