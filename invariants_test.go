@@ -3,16 +3,20 @@ package redrive_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redrive-go/redrive"
+	"github.com/redrive-go/redrive/internal/faultnet"
 	"github.com/redrive-go/redrive/internal/redistest"
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // bequeath makes a worker that died while it owned jobs: id → envelope.
@@ -185,6 +189,60 @@ func TestI15_AnAttemptCutShortByAShutdownIsFirstAgain(t *testing.T) {
 		}
 		require.ElementsMatch(t, first, order[:2])
 		require.Equal(t, receipts[2].ID, order[2])
+		r.drained()
+	})
+}
+
+// TestI15_AWorkerWhoseLeaveIsNotAnsweredLeavesAgain loses the answer to the last call
+// of a worker. Its jobs are back in the queue, and Run does not say that they are not.
+func TestI15_AWorkerWhoseLeaveIsNotAnsweredLeavesAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := redistest.Embedded(t)
+		r, proxy := faulty(t, b, 1)
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		mux := redrive.NewMux()
+		began, release := make(chan struct{}, 1), make(chan struct{})
+		task.Handle(mux, redrive.NoResult(func(context.Context, *redrive.Job[number]) error {
+			began <- struct{}{}
+			<-release
+			return nil
+		}))
+		w := r.start(mux, redrive.WorkerOptions{})
+		defer close(release)
+		_, err := task.Enqueue(r.ctx(), r.client, number{}, nil)
+		require.NoError(t, err)
+		<-began
+		lost := proxy.DropReply(faultnet.Scripts(store.Scripts()["leave"].Hash()), 1)
+		err = w.stop()
+		require.ErrorIs(t, err, redrive.ErrHandlersStuck)
+		require.NotContains(t, err.Error(), "when the lease has lapsed")
+		require.Equal(t, 1, lost.Hits())
+		s := r.stats("default")
+		require.Equal(t, []int64{0, 1, 1}, []int64{int64(s.Workers), s.Ready, s.Released})
+	})
+}
+
+// TestI13_AHandlerThatEndsItsGoroutineKeepsNoSlot: the worker's only slot is free for
+// the next job.
+func TestI13_AHandlerThatEndsItsGoroutineKeepsNoSlot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, redistest.Embedded(t))
+		task := redrive.NewTask[number, redrive.None]("t", redrive.TaskOptions{})
+		mux := redrive.NewMux()
+		done := make(chan int, 5)
+		task.Handle(mux, redrive.NoResult(func(_ context.Context, j *redrive.Job[number]) error {
+			if j.Starts == 1 {
+				runtime.Goexit()
+			}
+			done <- j.Args.N
+			return nil
+		}))
+		r.start(mux, redrive.WorkerOptions{Concurrency: 1})
+		_, err := task.EnqueueMany(r.ctx(), r.client, []number{{1}, {2}, {3}}, nil)
+		require.NoError(t, err)
+		require.ElementsMatch(t, []int{1, 2, 3}, []int{receive(t, done, "end"), receive(t, done, "end"), receive(t, done, "end")})
 		r.drained()
 	})
 }

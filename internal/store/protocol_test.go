@@ -90,6 +90,22 @@ func (p *protocol) ends(s store.Settler, o store.Owned) map[string]func(context.
 	}
 }
 
+// TestI1_WhatIsDueAndDoesNotFitIntoAClaimWaits: a claim takes what is due off the
+// delayed jobs, more than it has places for.
+func TestI1_WhatIsDueAndDoesNotFitIntoAClaimWaits(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		p := newProtocol(t, b, b.Client())
+		p.enqueue("a", "b", "c", "d")
+		for i, id := range []string{"c", "d"} {
+			require.NoError(t, p.rdb.LRem(p.ctx, p.key("ready"), 1, id).Err())
+			require.NoError(t, p.rdb.ZAdd(p.ctx, p.key("delayed"), redis.Z{Score: float64(1 + i), Member: id}).Err())
+		}
+		require.Equal(t, []string{"a", "b"}, idsOf(p.claim("w", 2)))
+		require.Equal(t, []string{"c", "d"}, idsOf(p.claim("w", 2)))
+	})
+}
+
 func TestI2_AJobHasItsOwnPayloadAndATakenIDKeepsTheFirst(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
@@ -156,6 +172,28 @@ func TestI4_NothingEndsWithoutTheCurrentToken(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, []int{0}, settled.Refused, "%s by another worker", name)
 		}
+	})
+}
+
+// TestI4_JobsOfSeveralClaimsEndInOneCall: each has its own token, and one that is not
+// current holds up no other.
+func TestI4_JobsOfSeveralClaimsEndInOneCall(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		p := newProtocol(t, b, b.Client())
+		p.enqueue("a", "b", "c")
+		var done []store.Done
+		for range 3 {
+			done = append(done, store.Done{Owned: ownedBy(p.claim("w", 1)[0])})
+		}
+		done[1].Token = done[0].Token
+		settled, err := p.Finish(p.ctx, p.settler("w"), store.Succeeded, done)
+		require.NoError(t, err)
+		require.Equal(t, []int{1}, settled.Refused)
+		owned, err := p.Owned(p.ctx, "w")
+		require.NoError(t, err)
+		require.Len(t, owned, 1)
+		require.Contains(t, owned, "b")
 	})
 }
 
