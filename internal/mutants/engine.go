@@ -10,9 +10,17 @@ var engineMutants = []mutant{
 	{
 		name: "acknowledge-before-redis", breaks: "I1",
 		story:   "An enqueue that Redis did not answer is reported as done.",
-		edits:   []edit{{"lane.go", "case err == nil && l.replicas == 0:", "case (err == nil || store.Transient(err)) && l.replicas == 0:"}},
+		edits:   []edit{{"lane.go", "case err == nil && l.replicas == 0:", "case err == nil || store.Transient(err):"}},
 		pkg:     rootPkg,
 		killers: []string{"TestAnUnreachableRedisIsSaidSoAndNothingIsAmbiguous"},
+	},
+	{
+		name: "settled-before-redis", breaks: "I1",
+		story:   "A job counts as settled when its end is sent, and not when Redis has it.",
+		edits:   []edit{{"courier.go", "send := c.call(by, group, batch)", "send := c.call(by, group, batch)\n\tq.confirmed(batch, nil)"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI1_NothingIsAcknowledgedBeforeRedisHasConfirmed"},
+		part:    "embedded",
 	},
 	{
 		name: "settle-on-a-cancelled-context", breaks: "I15",
@@ -27,6 +35,20 @@ var engineMutants = []mutant{
 		edits:   []edit{{"session.go", "s.await(deadline)", "s.await(deadline.Add(2 * time.Second))"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI15_HandlersThatIgnoreTheirContextDoNotHoldUpTheShutdown"},
+	},
+	{
+		name: "hanging-calls-hold-up-the-shutdown", breaks: "I15",
+		story:   "Run waits for heartbeats into a black hole past its timeout.",
+		edits:   []edit{{"session.go", "within(&s.keepers, time.Until(deadline)+150*time.Millisecond)", "s.keepers.Wait()"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_ABlackHoleDoesNotHoldUpTheShutdown"},
+	},
+	{
+		name: "leave-is-not-tried-again", breaks: "I15",
+		story:   "The answer to the leave is lost, and Run says that its jobs must wait for the lease to lapse.",
+		edits:   []edit{{"session.go", "!store.Transient(err)", "true"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI15_AWorkerWhoseLeaveIsNotAnsweredLeavesAgain"},
 	},
 	{
 		name: "shutdown-uses-a-retry", breaks: "I8",
@@ -50,6 +72,13 @@ var engineMutants = []mutant{
 		killers: []string{"TestI3_OutageGrace"},
 	},
 	{
+		name: "clock-jump-reaps-the-living", breaks: "I3",
+		story:   "The clock of Redis jumps ahead, all leases lapse at once, and the first worker to see it takes the jobs of all others.",
+		edits:   []edit{{"keeper.go", "jump > lease/3", "jump < lease/3 && jump > lease/3"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AJumpOfTheServersClockIsNoCrash"},
+	},
+	{
 		name: "put-back-a-claim-in-flight", breaks: "I3",
 		story:   "A job whose claim is on its way to its worker is given to another.",
 		edits:   []edit{{"keeper.go", "time.Since(first.since) < q.s.opts.Lease/4", "false"}},
@@ -57,11 +86,28 @@ var engineMutants = []mutant{
 		killers: []string{"TestI3_AClaimOnItsWayIsNotPutBack"},
 	},
 	{
+		name: "disowned-claim-is-started", breaks: "I3",
+		story:   "A claim is given up and its job put back; when its answer comes after all, the job is started all the same.",
+		edits:   []edit{{"session.go", "q.disowned[id] = stray{token: token, since: time.Now()}", ""}},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AClaimThatWasGivenUpStartsNothingWhenItIsHeardOf"},
+	},
+	{
 		name: "lost-lease-goes-unnoticed", breaks: "I3",
 		story:   "A worker out of touch for a whole lease lets its handlers go on, while others run their jobs.",
-		edits:   []edit{{"keeper.go", "k.held.IsZero() && !time.Now().Before(k.held)", "k.held.IsZero() && false"}},
+		edits:   []edit{{"keeper.go", "k.q.loseLease()", ""}},
 		pkg:     rootPkg,
 		killers: []string{"TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers"},
+	},
+	{
+		name: "lease-ends-with-the-hanging-beat", breaks: "I3",
+		story: "A handler hears that its lease has lapsed when the heartbeat that hangs is given up: until then another worker runs its job, too.",
+		edits: []edit{
+			{"keeper.go", "k.expiry.Reset(time.Until(until))", ""},
+			{"keeper.go", "k.missed = true", "k.missed = true\n\t\tk.lapsed()"},
+		},
+		pkg:     rootPkg,
+		killers: []string{"TestI3_AHandlersContextEndsBeforeAnotherWorkerCanHaveTheJob"},
 	},
 	{
 		name: "unknown-task-is-dead-at-once", breaks: "I1",
@@ -114,9 +160,24 @@ var engineMutants = []mutant{
 		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
 	},
 	{
+		name: "refused-reap-is-reported", breaks: "I4",
+		story:   "A reap that came too late is traced and logged as one that took place.",
+		edits:   []edit{{"keeper.go", "backOf = without(backOf, settled.Refused)", "_ = settled"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI4_AReapThatComesTooLateIsNotReported"},
+	},
+	{
+		name: "broken-connection-puts-off-the-recovery", breaks: "I9",
+		story:   "A worker whose connection breaks now and then never takes the jobs of a dead one.",
+		edits:   []edit{{"keeper.go", "k.missed = true", "k.missed, k.contact = true, time.Time{}"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI9_BrokenConnectionsDoNotPutOffTheRecovery"},
+		part:    "embedded",
+	},
+	{
 		name: "decode-error-aborts-a-sweep", breaks: "I13",
 		story:   "One job of a dead worker that does not decode keeps all its others from running.",
-		edits:   []edit{{"keeper.go", "a.bury(ReasonMalformed, err)", "return 0, err"}},
+		edits:   []edit{{"keeper.go", "case err != nil:\n\t\t\ta.bury(ReasonMalformed, err)", "case err != nil:\n\t\t\treturn 0, err"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
 	},
@@ -126,6 +187,13 @@ var engineMutants = []mutant{
 		edits:   []edit{{"attempt.go", "if r := recover(); r != nil {\n\t\t\tstack", "if r := any(nil); r != nil {\n\t\t\tstack"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI8_EachReturnValueMovesItsOwnCounter"},
+	},
+	{
+		name: "goexit-takes-a-runner", breaks: "I13",
+		story:   "Each handler that ends its goroutine takes a slot along for good.",
+		edits:   []edit{{"attempt.go", "s.runners.replace()", ""}},
+		pkg:     rootPkg,
+		killers: []string{"TestI13_AHandlerThatEndsItsGoroutineKeepsNoSlot"},
 	},
 	{
 		name: "connections-stay-open", breaks: "I16",

@@ -33,7 +33,7 @@ func main() {
 	only := flag.String("only", "", "run these mutants, by `name`, separated by commas")
 	full := flag.Bool("full", false, "run all tests against each mutant, and list all that fail: takes an hour")
 	verbose := flag.Bool("v", false, "print what the tests print")
-	jobs := flag.Int("j", 1+runtime.NumCPU(), "mutants at a time: their tests wait more than they work")
+	jobs := flag.Int("j", 2*runtime.NumCPU(), "mutants at a time: their tests wait more than they work")
 	flag.Parse()
 	if *list {
 		fmt.Print(table())
@@ -132,14 +132,8 @@ func (h *hunt) baseline(ctx context.Context, chosen []mutant) error {
 	}
 	scripts := filepath.Join(h.root, scriptsDir)
 	for _, pkg := range packages {
-		var names []string
-		for _, m := range chosen {
-			if m.pkg == pkg {
-				names = append(names, m.killers...)
-			}
-		}
-		slices.Sort(names)
-		if names = slices.Compact(names); len(names) == 0 && !h.full {
+		here := slices.DeleteFunc(slices.Clone(chosen), func(m mutant) bool { return m.pkg != pkg })
+		if len(here) == 0 && !h.full {
 			continue
 		}
 		begin := time.Now()
@@ -147,15 +141,22 @@ func (h *hunt) baseline(ctx context.Context, chosen []mutant) error {
 			return err
 		}
 		fmt.Printf("compiled the tests of %s in %v\n", pkg, time.Since(begin).Round(100*time.Millisecond))
-		if len(names) == 0 {
+		if len(here) == 0 {
 			continue
 		}
-		o := h.test(ctx, pkg, "", scripts, exactly(names), 2*timeout)
+		tests := patterns(here...)
+		o := h.test(ctx, pkg, "", scripts, strings.Join(tests, "|"), 2*timeout)
 		for _, name := range o.failed { // those that measure time get a second chance, alone
-			again := h.test(ctx, pkg, "", scripts, exactly([]string{plain(name)}), timeout)
+			again := h.test(ctx, pkg, "", scripts, "^"+plain(name)+"$", timeout)
 			o.passed = append(o.passed, again.passed...)
 			o.output += again.output
 		}
+		var names []string
+		for _, m := range here {
+			names = append(names, m.killers...)
+		}
+		slices.Sort(names)
+		names = slices.Compact(names)
 		if len(o.passed) != len(names) {
 			return fmt.Errorf("without a mutant %d of %d tests of %s pass; failed: %s %s\n%s",
 				len(o.passed), len(names), pkg, strings.Join(o.failed, ", "), o.broken, o.output)
@@ -181,11 +182,7 @@ func (h *hunt) kill(ctx context.Context, m *mutant) (line string, err error) {
 	if h.full {
 		o, err = h.against(ctx, m, packages, "", 10*timeout)
 	} else {
-		pattern := exactly(m.killers)
-		if m.part != "" {
-			pattern += "/" + exactly([]string{m.part})
-		}
-		o, err = h.against(ctx, m, []string{m.pkg}, pattern, timeout)
+		o, err = h.against(ctx, m, []string{m.pkg}, strings.Join(patterns(*m), "|"), timeout)
 	}
 	if err == nil {
 		err = m.verdict(&o)

@@ -60,6 +60,22 @@ func (m *mutant) mutated(root string) (map[string][]byte, error) {
 	return out, nil
 }
 
+// patterns choose the killers of mutants, and no more of each than is needed.
+func patterns(ms ...mutant) []string {
+	var all []string
+	for _, m := range ms {
+		for _, name := range m.killers {
+			pattern := "^" + name + "$"
+			if m.part != "" {
+				pattern += "/^" + m.part + "$"
+			}
+			all = append(all, pattern)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // writeOverlay writes files to dir and returns the file that tells go of them: see go
 // help build, -overlay.
 func writeOverlay(root, dir string, files map[string][]byte) (string, error) {

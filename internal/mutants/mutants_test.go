@@ -136,7 +136,7 @@ func TestEveryMutantIsGoThatCompiles(t *testing.T) {
 	all := string(bytes.Join(slices.Collect(maps.Values(mutated)), nil))
 	for _, m := range mutants() {
 		if slices.ContainsFunc(m.edits, func(e edit) bool { return !isScript(e.file) }) {
-			require.Equal(t, 1, strings.Count(all, fmt.Sprintf("case %q:", m.name)), m.name)
+			require.Contains(t, all, fmt.Sprintf("case %q:", m.name))
 		}
 	}
 }

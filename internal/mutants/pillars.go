@@ -88,4 +88,11 @@ var pillarMutants = []mutant{
 		pkg:     rootPkg,
 		killers: []string{"TestSingletonConflicts"},
 	},
+	{
+		name: "own-lock-drops-the-job", breaks: "I1",
+		story:   "A job finds the lock held that its own earlier attempt left behind, and is dropped for it.",
+		edits:   []edit{{"singleton.go", "strings.HasPrefix(held.Holder, self)", "false"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI1_AJobIsNotDroppedForALockThatItsOwnAttemptLeftBehind"},
+	},
 }

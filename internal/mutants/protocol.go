@@ -15,6 +15,13 @@ var protocolMutants = []mutant{
 		killers: []string{"TestI4_NothingEndsWithoutTheCurrentToken"},
 	},
 	{
+		name: "batch-shares-a-token", breaks: "I4",
+		story:   "All jobs that end in one call are fenced by the token of the first.",
+		edits:   []edit{{"internal/store/settle.go", "tokens = jobs", "tokens = 1"}},
+		pkg:     storePkg,
+		killers: []string{"TestI4_JobsOfSeveralClaimsEndInOneCall"},
+	},
+	{
 		name: "extend-by-id", breaks: "I4",
 		story:   "A claim on an effect is extended by its key alone: a handler that slept past its lease keeps the next one out.",
 		edits:   []edit{{lua + "idem_extend.lua", "or r[2] ~= ARGV[1] or r[3] ~= ARGV[2] or r[4] ~= ARGV[3] ", ""}},
@@ -36,6 +43,22 @@ var protocolMutants = []mutant{
 		killers: []string{"TestReviewsComeBackWhenTheReviewerDies"},
 	},
 	{
+		name: "unlisted-worker-settles", breaks: "I4",
+		story:   "A worker that is listed nowhere ends the jobs that a check has put back, since it could not see their owner.",
+		edits:   []edit{{lua + "fence.lua", "redis.call('ZRANK', KEYS[6], ARGV[2])", "redis.call('ZRANK', KEYS[6], ARGV[2]) or ARGV[3] ~= '1'"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI4_AnOwnerThatACheckCouldNotSeeChangesNothing"},
+		part:    "embedded",
+	},
+	{
+		name: "unlisted-worker-owns-again", breaks: "I4",
+		story:   "A worker that was listed nowhere has its old jobs again with its next heartbeat, though a check has put them back.",
+		edits:   []edit{{lua + "beat.lua", "if gone then redis.call('DEL', KEYS[2]) end", ""}},
+		pkg:     rootPkg,
+		killers: []string{"TestI4_AnOwnerThatACheckCouldNotSeeChangesNothing"},
+		part:    "embedded",
+	},
+	{
 		name: "enqueue-without-nonce", breaks: "I6",
 		story:   "An enqueue that is sent again after its job has ended adds it again.",
 		edits:   []edit{{lua + "enqueue.lua", "if call == ARGV[1] then return taken end", ""}},
@@ -55,6 +78,13 @@ var protocolMutants = []mutant{
 		edits:   []edit{{lua + "fence.lua", "if call == ARGV[1] then return answer end", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI6_EveryQueueScriptTwiceHasTheEffectOfOne"},
+	},
+	{
+		name: "call-cut-at-a-colon", breaks: "I6",
+		story:   "The end of a job is not remembered if its call has a colon in it, as those of a reaper may.",
+		edits:   []edit{{lua + "fence.lua", "'^(.*):([^:]*)$'", "'^([^:]*):(.*)$'"}},
+		pkg:     storePkg,
+		killers: []string{"TestI6_ACallWithColonsIsRemembered"},
 	},
 	{
 		name: "letters-without-memory", breaks: "I6",
@@ -80,7 +110,7 @@ var protocolMutants = []mutant{
 	{
 		name: "batch-shares-a-payload", breaks: "I2",
 		story:   "All jobs of a batch get the payload of its first.",
-		edits:   []edit{{lua + "enqueue.lua", "= id, ARGV[4 + 2 * i]", "= id, ARGV[6]"}},
+		edits:   []edit{{lua + "enqueue.lua", "id, ARGV[4 + 2 * i]", "id, ARGV[6]"}},
 		pkg:     storePkg,
 		killers: []string{"TestI2_AJobHasItsOwnPayloadAndATakenIDKeepsTheFirst"},
 	},
@@ -113,10 +143,26 @@ var protocolMutants = []mutant{
 		killers: []string{"TestI12_AClaimLeavesWhatIsNotDue"},
 	},
 	{
+		name: "delay-counts-from-the-floor", breaks: "I12",
+		story:   "A delay counts from the millisecond that has begun, and is short by a part of it.",
+		edits:   []edit{{lua + "enqueue.lua", "math.ceil(t[2] / 1000)", "math.floor(t[2] / 1000)"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI12_ADelayIsNotShortByTheFractionOfAMillisecond"},
+	},
+	{
+		name: "retry-counts-from-the-floor", breaks: "I12",
+		story:   "The wait before a retry counts from the millisecond that has begun, and is short by a part of it.",
+		edits:   []edit{{lua + "putback.lua", "clock(math.ceil)", "clock()"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI12_ADelayIsNotShortByTheFractionOfAMillisecond"},
+	},
+	{
 		name: "write-before-read", breaks: "I14",
 		story: "A claim takes ids off the queue before it has read their payloads: one that fails at the reading loses them.",
-		edits: []edit{{lua + "claim.lua", "redis.call('LRANGE', KEYS[1], '0', ARGV[5])", "redis.call('LPOP', KEYS[1], ARGV[4]) or {}"},
-			{lua + "claim.lua", "redis.call('LTRIM', KEYS[1], ARGV[4], '-1')", ""}},
+		edits: []edit{
+			{lua + "claim.lua", "redis.call('LTRIM', KEYS[1], ARGV[4], '-1')\n", ""},
+			{lua + "claim.lua", "local token = ", "redis.call('LTRIM', KEYS[1], ARGV[4], '-1')\nlocal token = "},
+		},
 		pkg:     storePkg,
 		killers: []string{"TestI14_ACallThatCannotReadHasWrittenNothing"},
 	},
@@ -170,10 +216,17 @@ var protocolMutants = []mutant{
 		killers: []string{"TestI5_AfterEveryCommandAJobIsInOnePlace"},
 	},
 	{
+		name: "claim-drops-what-does-not-fit", breaks: "I1",
+		story:   "What is due and has no place in a claim any more is in no list any more.",
+		edits:   []edit{{lua + "claim.lua", "redis.call('RPUSH', KEYS[1], unpack(wait))", ""}},
+		pkg:     storePkg,
+		killers: []string{"TestI1_WhatIsDueAndDoesNotFitIntoAClaimWaits"},
+	},
+	{
 		name: "bury-in-two-steps", breaks: "I5",
 		story: "A job is deleted, and its letter written by the next command: who dies in between has lost it.",
 		edits: []edit{
-			{lua + "bury.lua", "redis.call('HSET', KEYS[11], unpack(letters))", ""},
+			{lua + "bury.lua", "redis.call('HSET', KEYS[10], unpack(letters))", ""},
 			{"internal/store/settle.go", `return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))`,
 				`settled, err := q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 	for i := range jobs {
@@ -227,6 +280,13 @@ var protocolMutants = []mutant{
 		edits:   []edit{{lua + "enqueue.lua", "redis.call('RPUSH', KEYS[6], '1')", "redis.call('LLEN', KEYS[6])"}},
 		pkg:     storePkg,
 		killers: []string{"TestABellRingsForWhatAnIdleWorkerCannotKnow"},
+	},
+	{
+		name: "bell-with-two-elements", breaks: "wake-up",
+		story:   "Each ring adds to the bell: workers wake up for nothing, as often as it was rung before.",
+		edits:   []edit{{lua + "ring.lua", "redis.call('LTRIM', KEYS[1], '1', '0')", ""}},
+		pkg:     storePkg,
+		killers: []string{"TestTheBellHoldsOneElementHoweverOftenItIsRung"},
 	},
 	{
 		name: "claim-a-busy-key", breaks: "idempotency",

@@ -119,9 +119,6 @@ func read(out []byte) (o outcome) {
 // would kill.
 var badScript = regexp.MustCompile(`(?i)nonexistent global variable '\w*'|error compiling script[^\n]*|attempt to (call|index|compare|concatenate)[^\n]*`)
 
-// exactly is the pattern of tests by name.
-func exactly(tests []string) string { return "^(" + strings.Join(tests, "|") + ")$" }
-
 // plain is a failed test's name without what became of it.
 func plain(failed string) string {
 	name, _, _ := strings.Cut(failed, " ")
