@@ -167,7 +167,7 @@ var engineMutants = []mutant{
 		killers: []string{"TestI4_AReapThatComesTooLateIsNotReported"},
 	},
 	{
-		name: "broken-connection-puts-off-the-recovery", breaks: "I9",
+		name: "broken-connection-puts-off-recovery", breaks: "I9",
 		story:   "A worker whose connection breaks now and then never takes the jobs of a dead one.",
 		edits:   []edit{{"keeper.go", "k.missed = true", "k.missed, k.contact = true, time.Time{}"}},
 		pkg:     rootPkg,
