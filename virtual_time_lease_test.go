@@ -12,6 +12,7 @@ import (
 	"github.com/redrive-go/redrive"
 	"github.com/redrive-go/redrive/internal/faultnet"
 	"github.com/redrive-go/redrive/internal/redistest"
+	"github.com/redrive-go/redrive/internal/store"
 )
 
 // A beat that hangs when the lease lapses must not keep a handler at work on a job
@@ -93,7 +94,7 @@ func TestI3_AClaimThatWasGivenUpStartsNothingWhenItIsHeardOf(t *testing.T) {
 		w := slow.start(mux("slow"), redrive.WorkerOptions{Lease: redrive.MinLease})
 		time.Sleep(2 * time.Second)
 		// One claim, and only its answer, is late: heartbeats arrive.
-		claims := func(cmd []string) bool { return faultnet.Scripts()(cmd) && len(cmd) > 5 && cmd[2] == "8" }
+		claims := faultnet.Scripts(store.Scripts()["claim"].Hash())
 		late := proxy.Delay(claims, 1, 2900*time.Millisecond)
 		_, err := task.Enqueue(r.ctx(), r.client, number{1}, nil)
 		require.NoError(t, err)
