@@ -3,6 +3,7 @@ package redrive
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,7 @@ func TestATimeoutBehavesAsThatOfTheContextPackage(t *testing.T) {
 		end    func()
 		parent context.CancelCauseFunc
 		child  context.Context
-		after  bool // an AfterFunc has run
+		after  atomic.Bool // an AfterFunc has run
 	}
 	looks := map[string]func(s *subject) any{
 		"err":   func(s *subject) any { return s.ctx.Err() },
@@ -42,11 +43,11 @@ func TestATimeoutBehavesAsThatOfTheContextPackage(t *testing.T) {
 			if s.child == nil {
 				var cancel context.CancelFunc
 				s.child, cancel = context.WithCancel(s.ctx)
-				context.AfterFunc(s.ctx, func() { s.after = true })
+				context.AfterFunc(s.ctx, func() { s.after.Store(true) })
 				_ = cancel // ends with its parent
 			}
 			synctest.Wait()
-			return [3]any{s.child.Err(), context.Cause(s.child), s.after}
+			return [3]any{s.child.Err(), context.Cause(s.child), s.after.Load()}
 		},
 	}
 	acts := map[string]func(s *subject){
