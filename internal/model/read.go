@@ -139,9 +139,12 @@ func (q *Queue) State() map[string]string {
 	put("ledger", q.ledgers, len(q.ledgers))
 	put("delayed", q.delayed, len(q.delayed))
 	put("workers", q.leases(), len(q.workers))
+	owners := map[string]int{} // whoever has had a lease, until it is forgotten
 	for name, w := range q.workers {
+		owners[name] = 0
 		put("w:"+name, w.owned, len(w.owned))
 	}
+	put("owners", owners, len(owners))
 	if q.bell {
 		put("bell", []int{1}, 1)
 	}
