@@ -194,7 +194,7 @@ func (l *bubbleLedger) checkKeys() {
 		}
 	}
 	for _, runs := range held {
-		slices.SortStableFunc(runs, func(a, b *bubbleRun) int { return int(a.innerBegan - b.innerBegan) })
+		slices.SortFunc(runs, func(a, b *bubbleRun) int { return a.innerOrder - b.innerOrder })
 		for i, b := range runs {
 			for _, a := range runs[:i] {
 				l.checkPair(a, b)

@@ -28,7 +28,7 @@ func (b *bubble) mux(w *bubbleWorker, rdb redis.UniversalClient) *redrive.Mux {
 		case once:
 			layers = append(layers, redrive.Idempotent(rdb, redrive.IdempotencyOptions{Lease: t.ttl, Logger: quiet}))
 		}
-		t.task.Handle(mux, b.play1, layers...)
+		t.task.Handle(mux, b.handle, layers...)
 	}
 	return mux
 }
@@ -57,8 +57,8 @@ func (l *bubbleLedger) chainEnded(r *bubbleRun, cause error, result []byte, err 
 	r.ended, r.finished, r.cause, r.result, r.err = l.now(), true, cause, string(result), err
 }
 
-// play1 is the handler of every task.
-func (b *bubble) play1(ctx context.Context, job *redrive.Job[bubbleArgs]) (result string, err error) {
+// handle is the handler of every task.
+func (b *bubble) handle(ctx context.Context, job *redrive.Job[bubbleArgs]) (result string, err error) {
 	r := b.ledger.run(job.Message)
 	b.ledger.innerBegan(r, ctx, job)
 	unwatch := context.AfterFunc(ctx, func() { b.ledger.innerAlone(r) })
@@ -123,7 +123,8 @@ func work(ctx context.Context, s step) error {
 func (l *bubbleLedger) innerBegan(r *bubbleRun, ctx context.Context, job *redrive.Job[bubbleArgs]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.inner, r.innerBegan = true, l.now()
+	l.inners++
+	r.inner, r.innerBegan, r.innerOrder = true, l.now(), l.inners
 	r.fence, _ = redrive.FencingToken(ctx)
 	if r.job == nil || job.Args != r.job.args || job.Task != r.job.task.name || job.Queue != r.job.task.queue {
 		l.findings = append(l.findings, finding{"I2", job.ID, fmt.Sprintf("runs as %+v of %s in %s", job.Args, job.Task, job.Queue)})

@@ -24,6 +24,7 @@ type bubbleLedger struct {
 	mu       sync.Mutex
 	events   []bubbleEvent
 	findings []finding
+	inners   int            // handlers called
 	checked  map[string]int // how often a check had something to check
 	enqueues map[string]*enqueueRecord
 	workers  []*bubbleWorker
@@ -83,6 +84,7 @@ type bubbleRun struct {
 
 	inner            bool // the handler itself ran
 	innerBegan       time.Duration
+	innerOrder       int // among all, since several may begin in one instant
 	innerEnded       time.Duration
 	innerErr         error
 	innerCause       error

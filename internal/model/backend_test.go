@@ -45,7 +45,7 @@ func inProcess(t *testing.T) backend {
 	})
 	t.Cleanup(func() { _ = rdb.Close() })
 	pass := func(_ context.Context, now int64, by time.Duration) error {
-		mini.SetTime(time.UnixMilli(now))
+		mini.SetTime(time.UnixMilli(now).Add(model.Fraction))
 		mini.FastForward(by)
 		return nil
 	}
@@ -60,7 +60,7 @@ func server(t *testing.T) backend {
 	t.Cleanup(func() { _ = b.rdb.Del(context.Background(), clock.key).Err() })
 	b.rdb.AddHook(clock)
 	b.pass = func(ctx context.Context, now int64, by time.Duration) error {
-		if err := b.rdb.HSet(ctx, clock.key, "s", now/1000, "us", now%1000*1000).Err(); err != nil {
+		if err := b.rdb.HSet(ctx, clock.key, "s", now/1000, "us", now%1000*1000+model.Fraction.Microseconds()).Err(); err != nil {
 			return err
 		}
 		keys, err := b.keys(ctx)

@@ -21,6 +21,10 @@ import (
 // tells how much has passed.
 const Start int64 = 1_577_836_800_000
 
+// Fraction is how far into a millisecond the clock always is, so that a delay that
+// counts from its beginning is too short (I12).
+const Fraction = 500 * time.Microsecond
+
 // How long the last call of a producer's lane, and of a caller that handles dead
 // letters, is remembered.
 const (
@@ -30,7 +34,7 @@ const (
 
 // Queue is a queue.
 type Queue struct {
-	now int64 // ms
+	now int64 // ms, cut: it is always [Fraction] later
 
 	// A job has an envelope and is in one place: ready, delayed, or owned by a worker.
 	jobs    map[string]string
@@ -118,7 +122,7 @@ func (q *Queue) Enqueue(lane string, call int64, lookDead bool, jobs []store.New
 		q.counters[store.Enqueued]++
 		due := j.RunAt
 		if j.Delay > 0 {
-			due = q.now + j.Delay.Milliseconds()
+			due = q.after(j.Delay)
 		}
 		if due <= q.now {
 			q.ready = append(q.ready, j.ID)
@@ -132,6 +136,9 @@ func (q *Queue) Enqueue(lane string, call int64, lookDead bool, jobs []store.New
 	q.bell = q.bell || ring
 	return taken, nil
 }
+
+// after is when a delay has passed; it counts from the next millisecond on.
+func (q *Queue) after(delay time.Duration) int64 { return q.now + 1 + delay.Milliseconds() }
 
 // sooner reports whether a time is before all that are awaited now: somebody has to
 // wait less long then.
@@ -268,7 +275,7 @@ func (q *Queue) Putback(s store.Settler, jobs []store.Putback) store.Settled {
 		sooner := q.sooner()
 		for _, i := range own {
 			j := jobs[i]
-			due := q.now + j.Delay.Milliseconds()
+			due := q.after(j.Delay)
 			switch {
 			case j.Front:
 				front = append(front, j.ID)

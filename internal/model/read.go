@@ -139,12 +139,10 @@ func (q *Queue) State() map[string]string {
 	put("ledger", q.ledgers, len(q.ledgers))
 	put("delayed", q.delayed, len(q.delayed))
 	put("workers", q.leases(), len(q.workers))
-	owners := map[string]int{} // whoever has had a lease, until it is forgotten
+	put("owners", q.owners(), len(q.workers))
 	for name, w := range q.workers {
-		owners[name] = 0
 		put("w:"+name, w.owned, len(w.owned))
 	}
-	put("owners", owners, len(owners))
 	if q.bell {
 		put("bell", []int{1}, 1)
 	}
@@ -188,6 +186,15 @@ func (q *Queue) State() map[string]string {
 		put("m:"+caller, "remembered"+q.ttl(m.expires), 1)
 	}
 	return state
+}
+
+// owners lists the workers once more, so that one lost key hides none.
+func (q *Queue) owners() map[string]int64 {
+	owners := map[string]int64{}
+	for name := range q.workers {
+		owners[name] = 0
+	}
+	return owners
 }
 
 func add(index map[string]map[string]int64, key, member string, score int64) {

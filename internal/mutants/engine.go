@@ -10,7 +10,7 @@ var engineMutants = []mutant{
 	{
 		name: "acknowledge-before-redis", breaks: "I1",
 		story:   "An enqueue that Redis did not answer is reported as done.",
-		edits:   []edit{{"lane.go", "case err == nil:\n\t\t\treturn taken, nil", "case err == nil, store.Transient(err):\n\t\t\treturn taken, nil"}},
+		edits:   []edit{{"lane.go", "case err == nil && l.replicas == 0:", "case (err == nil || store.Transient(err)) && l.replicas == 0:"}},
 		pkg:     rootPkg,
 		killers: []string{"TestAnUnreachableRedisIsSaidSoAndNothingIsAmbiguous"},
 	},
@@ -59,7 +59,7 @@ var engineMutants = []mutant{
 	{
 		name: "lost-lease-goes-unnoticed", breaks: "I3",
 		story:   "A worker out of touch for a whole lease lets its handlers go on, while others run their jobs.",
-		edits:   []edit{{"keeper.go", "k.held = time.Time{} // once\n\t\tk.q.loseLease()", "k.held = time.Time{}"}},
+		edits:   []edit{{"keeper.go", "k.held.IsZero() && !time.Now().Before(k.held)", "k.held.IsZero() && false"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI3_AWorkerOutOfTouchForALeaseCancelsItsHandlers"},
 	},
@@ -116,7 +116,7 @@ var engineMutants = []mutant{
 	{
 		name: "decode-error-aborts-a-sweep", breaks: "I13",
 		story:   "One job of a dead worker that does not decode keeps all its others from running.",
-		edits:   []edit{{"keeper.go", "a.bury(ReasonMalformed, err)\n\t\t\tdead = append(dead, a.burial)", "return 0, err"}},
+		edits:   []edit{{"keeper.go", "a.bury(ReasonMalformed, err)", "return 0, err"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI8_ADeadWorkersJobsCountACrashAndNoRetry"},
 	},

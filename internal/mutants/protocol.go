@@ -10,7 +10,7 @@ var protocolMutants = []mutant{
 	{
 		name: "settle-without-token", breaks: "I4",
 		story:   "Whoever names a job that is claimed ends it, with a token of long ago.",
-		edits:   []edit{{lua + "fence.lua", "held[i + 2] == ARGV[at + 1]", "held[i + 2]"}},
+		edits:   []edit{{lua + "fence.lua", "held[i + 2] == ARGV[tokens == 1 and first or first + i]", "held[i + 2]"}},
 		pkg:     storePkg,
 		killers: []string{"TestI4_NothingEndsWithoutTheCurrentToken"},
 	},
@@ -38,14 +38,14 @@ var protocolMutants = []mutant{
 	{
 		name: "enqueue-without-nonce", breaks: "I6",
 		story:   "An enqueue that is sent again after its job has ended adds it again.",
-		edits:   []edit{{lua + "enqueue.lua", "if tonumber(n) == call then return {now, taken} end", ""}},
+		edits:   []edit{{lua + "enqueue.lua", "if call == ARGV[1] then return taken end", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI6_EveryQueueScriptTwiceHasTheEffectOfOne"},
 	},
 	{
 		name: "enqueue-takes-a-late-copy", breaks: "I6",
 		story:   "A copy of an enqueue that arrives after the next one adds its jobs again.",
-		edits:   []edit{{lua + "enqueue.lua", "if tonumber(n) > call then return {-1} end", ""}},
+		edits:   []edit{{lua + "enqueue.lua", "if tonumber(call) > tonumber(ARGV[1]) then return false end", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI6_EveryQueueScriptTwiceHasTheEffectOfOne"},
 	},
@@ -66,7 +66,7 @@ var protocolMutants = []mutant{
 	{
 		name: "claim-without-memory", breaks: "I7",
 		story:   "A claim that is sent again takes other jobs: the first ones are owned by a worker that knows nothing of them.",
-		edits:   []edit{{lua + "claim.lua", "if last and tonumber(last) == call then", "if false then"}},
+		edits:   []edit{{lua + "claim.lua", "if call == ARGV[3] then", "if false then"}},
 		pkg:     storePkg,
 		killers: []string{"TestI7_AClaimSentAgainGetsTheSameJobs"},
 	},
@@ -80,14 +80,14 @@ var protocolMutants = []mutant{
 	{
 		name: "batch-shares-a-payload", breaks: "I2",
 		story:   "All jobs of a batch get the payload of its first.",
-		edits:   []edit{{lua + "enqueue.lua", "fields[#fields + 1] = ARGV[i * 3 + 2]", "fields[#fields + 1] = ARGV[5]"}},
+		edits:   []edit{{lua + "enqueue.lua", "= id, ARGV[4 + 2 * i]", "= id, ARGV[6]"}},
 		pkg:     storePkg,
 		killers: []string{"TestI2_AJobHasItsOwnPayloadAndATakenIDKeepsTheFirst"},
 	},
 	{
 		name: "reap-the-living", breaks: "I3",
 		story:   "A worker that was thought dead and is back has its jobs taken all the same.",
-		edits:   []edit{{lua + "fence.lua", "lapsed = not lease or tonumber(lease) < clock()", "lapsed = true"}},
+		edits:   []edit{{lua + "fence.lua", "if may and ARGV[3] == '1' then", "if false then"}},
 		pkg:     storePkg,
 		killers: []string{"TestI3_ALivingWorkersJobsAreNotTaken"},
 	},
@@ -108,22 +108,22 @@ var protocolMutants = []mutant{
 	{
 		name: "claim-takes-delayed-early", breaks: "I12",
 		story:   "Whoever is due takes along what is due soon.",
-		edits:   []edit{{lua + "claim.lua", "'-inf', now, 'BYSCORE', 'LIMIT', 0, n", "'-inf', now + 3600000, 'BYSCORE', 'LIMIT', 0, n"}},
+		edits:   []edit{{lua + "claim.lua", "'-inf', now, 'BYSCORE'", "'-inf', now + 3600000, 'BYSCORE'"}},
 		pkg:     storePkg,
 		killers: []string{"TestI12_AClaimLeavesWhatIsNotDue"},
 	},
 	{
 		name: "write-before-read", breaks: "I14",
 		story: "A claim takes ids off the queue before it has read their payloads: one that fails at the reading loses them.",
-		edits: []edit{{lua + "claim.lua", "local popped, wait = #ids, {}",
-			"local popped, wait = 0, {}\nif #ids > 0 then redis.call('LPOP', KEYS[1], #ids) end"}},
+		edits: []edit{{lua + "claim.lua", "redis.call('LRANGE', KEYS[1], '0', ARGV[5])", "redis.call('LPOP', KEYS[1], ARGV[4]) or {}"},
+			{lua + "claim.lua", "redis.call('LTRIM', KEYS[1], ARGV[4], '-1')", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI14_ACallThatCannotReadHasWrittenNothing"},
 	},
 	{
 		name: "no-leading-hdel", breaks: "I14",
 		story:   "The first write of an end is one that a full Redis refuses: the queue cannot drain.",
-		edits:   []edit{{lua + "fence.lua", "redis.call('HDEL', KEYS[1], unpack(mine))", "redis.call('HSET', KEYS[1], ARGV[3], '')\nredis.call('HDEL', KEYS[1], unpack(mine))"}},
+		edits:   []edit{{lua + "fence.lua", "redis.call('HDEL', KEYS[5], unpack(mine))", "redis.call('HSET', KEYS[5], ARGV[4], '')\nredis.call('HDEL', KEYS[5], unpack(mine))"}},
 		pkg:     storePkg,
 		killers: []string{"TestI14_AFullRedisRefusesAnEnqueueAsAWholeAndNoEnd"},
 	},
@@ -144,7 +144,7 @@ var protocolMutants = []mutant{
 	{
 		name: "release-at-the-tail", breaks: "I15",
 		story:   "What a shutdown puts back waits behind the whole queue.",
-		edits:   []edit{{lua + "putback.lua", "redis.call('LPUSH', KEYS[3], unpack(front))", "redis.call('RPUSH', KEYS[3], unpack(front))"}},
+		edits:   []edit{{lua + "putback.lua", "'LPUSH'", "'RPUSH'"}},
 		pkg:     storePkg,
 		killers: []string{"TestI15_WhatIsReleasedIsNext"},
 	},
@@ -173,7 +173,7 @@ var protocolMutants = []mutant{
 		name: "bury-in-two-steps", breaks: "I5",
 		story: "A job is deleted, and its letter written by the next command: who dies in between has lost it.",
 		edits: []edit{
-			{lua + "bury.lua", "redis.call('HSET', KEYS[6], unpack(letters))", ""},
+			{lua + "bury.lua", "redis.call('HSET', KEYS[10], unpack(letters))", ""},
 			{"internal/store/settle.go", `return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))`,
 				`settled, err := q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 	for i := range jobs {
@@ -196,14 +196,14 @@ var protocolMutants = []mutant{
 	{
 		name: "finish-forgets-the-ledger", breaks: "I16",
 		story:   "The ledger of a job that failed once stays when the job has succeeded, for ever.",
-		edits:   []edit{{lua + "finish.lua", "redis.call('HDEL', KEYS[4], unpack(mine))", ""}},
+		edits:   []edit{{lua + "finish.lua", "redis.call('HDEL', KEYS[3], unpack(mine))", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI5_AfterEveryCommandAJobIsInOnePlace"},
 	},
 	{
 		name: "results-stay", breaks: "I16",
 		story:   "The result of a job is kept for ever.",
-		edits:   []edit{{lua + "finish.lua", "ARGV[at + 3], 'PX', ARGV[at + 4])", "ARGV[at + 3])"}},
+		edits:   []edit{{lua + "finish.lua", "ARGV[at + 1], 'PX', ARGV[at + 2])", "ARGV[at + 1])"}},
 		pkg:     storePkg,
 		killers: []string{"TestI16_WhatIsLeftEndsByItself"},
 	},
@@ -224,7 +224,7 @@ var protocolMutants = []mutant{
 	{
 		name: "bell-not-rung", breaks: "wake-up",
 		story:   "An enqueue rings no bell: an idle worker finds the job at its next beat.",
-		edits:   []edit{{lua + "enqueue.lua", "redis.call('RPUSH', KEYS[6], 1)", "redis.call('LLEN', KEYS[6])"}},
+		edits:   []edit{{lua + "enqueue.lua", "redis.call('RPUSH', KEYS[6], '1')", "redis.call('LLEN', KEYS[6])"}},
 		pkg:     storePkg,
 		killers: []string{"TestABellRingsForWhatAnIdleWorkerCannotKnow"},
 	},

@@ -133,7 +133,7 @@ func TestI14_ACallThatCannotReadHasWrittenNothing(t *testing.T) {
 			"claim":    {"jobs", "ledger", "delayed", "ready", "w:w", "workers", "stats"},
 			"enqueue":  {"jobs", "delayed", "letters", "p:lane"},
 			"finish":   {"w:w"},
-			"put back": {"w:w"},
+			"put back": {"w:w", "delayed"},
 			"bury":     {"w:w"},
 		}
 		for name, call := range calls {

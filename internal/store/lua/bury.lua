@@ -26,6 +26,7 @@ for n, i in ipairs(own) do
     hooked[key + 1] = task
   end
 end
+take()
 redis.call('HDEL', KEYS[2], unpack(mine))
 redis.call('HDEL', KEYS[3], unpack(mine))
 redis.call('HSET', KEYS[10], unpack(letters))

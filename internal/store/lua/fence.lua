@@ -5,12 +5,13 @@
 --      for each
 -- Returns, if nothing is to do, the comma-ended indexes of the refused jobs. Else
 --      `own` lists the jobs whose token is current, counted from 0, `mine` their ids,
---      and `rest` is where in ARGV begins what the script adds.
+--      and `rest` is where in ARGV begins what the script adds; take() takes these jobs
+--      off the worker, and must go before the first write.
 -- I4: a job whose token is not current is refused, and so is all of a worker that
 -- has no lease, not even a lapsed one: a check cannot see what it owns, and its jobs
 -- may have been put back. I6: the worker's hash keeps the last call and its answer.
 -- I14: the first write is an HDEL, which a full Redis allows and which makes the rest
--- of the script legal.
+-- of the script legal; what can fail is read before it.
 local function clock(round)
   local t = redis.call('TIME')
   return t[1] * 1000 + (round or math.floor)(t[2] / 1000)
@@ -35,6 +36,8 @@ for i = 0, jobs - 1 do
 end
 refused = table.concat(refused)
 if #own == 0 then return refused end
-redis.call('HDEL', KEYS[5], unpack(mine))
-redis.call('HSET', KEYS[5], ARGV[4], ARGV[1] .. ':' .. refused)
+local function take()
+  redis.call('HDEL', KEYS[5], unpack(mine))
+  redis.call('HSET', KEYS[5], ARGV[4], ARGV[1] .. ':' .. refused)
+end
 

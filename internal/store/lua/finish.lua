@@ -4,6 +4,7 @@
 --      index of the result key (0 = none), result, TTL ms; then the channel that hears
 --      of results
 -- Returns the comma-ended indexes of the jobs whose token was refused.
+take()
 redis.call('HDEL', KEYS[2], unpack(mine))
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('HDEL', KEYS[3], unpack(mine)) end
 redis.call('HINCRBY', KEYS[7], ARGV[rest], #own == jobs and ARGV[5] or #own)

@@ -27,6 +27,7 @@ for i = #own, 1, -1 do
   end
   count[counter] = (count[counter] or 0) + 1
 end
+take()
 if #ledgers > 0 then redis.call('HSET', KEYS[3], unpack(ledgers)) end
 if #later > 0 then redis.call('ZADD', KEYS[4], unpack(later)) end
 if #back > 0 then redis.call('RPUSH', KEYS[1], unpack(back)) end
