@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
 
 	"github.com/redrive-go/redrive/internal/store"
 )
@@ -91,5 +93,32 @@ func checkCalls() []answered {
 				moved, codes, ok := strings.Cut(s, ":")
 				return v == "owners" || v == "overtaken" || ok && isMoves(moved) && isCodes(".xomlXOML", 3)(codes)
 			}},
+	}
+}
+
+// TestAnswersThatACheckCannotTrustAreErrors: what is almost an answer.
+func TestAnswersThatACheckCannotTrustAreErrors(t *testing.T) {
+	t.Parallel()
+	almost := map[string][]any{
+		"check_ids": {
+			list("0", list("a", nil), int64(7)), list("0", list("a"), "7"), list("", list("a"), int64(7)),
+			list("-1", list("a"), int64(7)), list("0", "a", int64(7)), list("0", list("a")),
+		},
+		"check_look ids": {
+			list(list("a", "b", "c"), ".z.", list()), list(list("b", "a", "c"), "...", list()),
+			list(list("a", "b", "c"), "o..", list()), list(list("a", "b", "c"), "o..", list(int64(1))),
+			list(list("a", "b", "c"), "..", list()), list(list(), "", list()),
+		},
+		"check_look ready": {list(list("a", int64(1)), "..", list()), list(list("a"), "", list())},
+		"check_moves":      {"many", "1.5", "01", "-0", "99999999999999999999", " 1", int64(1), nil},
+		"check_mend":       {"0:...x", "0:.z.", "0:..g", "...", "x:...", "01:...", "0:..\x0e", "Owners", int64(0)},
+	}
+	a := newAnswering(t)
+	for _, c := range checkCalls() {
+		require.NotEmpty(t, almost[c.name])
+		for _, reply := range almost[c.name] {
+			require.False(t, c.says(reply), "%s: %#v", c.name, reply)
+			require.True(t, a.check(t, c, reply), "%s accepts %#v", c.name, reply)
+		}
 	}
 }
