@@ -33,6 +33,7 @@ type attempt struct {
 	// overdue is when a handler that still runs has ignored its timeout.
 	overdue time.Time
 
+	place    int  // in q.owned, guarded by q.mu
 	disowned bool // given up before its claim was heard of
 
 	began bool        // the handler was called
@@ -43,8 +44,8 @@ type attempt struct {
 	end       JobEnd
 	result    []byte // kept for resultTTL, if that is positive
 	resultTTL time.Duration
-	putback   store.Putback
-	burial    store.Burial
+	putback   *store.Putback // or nil
+	burial    *store.Burial  // or nil
 }
 
 func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
@@ -314,7 +315,7 @@ func (a *attempt) retry(d *directive, err error) {
 	}
 	a.ended(ActionRetry, err)
 	a.end.Delay = d.delay
-	a.putback = store.Putback{Owned: a.owned(), Delay: d.delay, Ledger: a.book(), Counter: store.Retried}
+	a.putback = &store.Putback{Owned: a.owned(), Delay: d.delay, Ledger: a.book(), Counter: store.Retried}
 }
 
 func (a *attempt) snooze(delay time.Duration, err error) {
@@ -325,13 +326,13 @@ func (a *attempt) snooze(delay time.Duration, err error) {
 	a.ledger.Snoozes++
 	a.ended(ActionSnooze, err)
 	a.end.Delay = delay
-	a.putback = store.Putback{Owned: a.owned(), Delay: delay, Ledger: a.book(), Counter: store.Snoozed}
+	a.putback = &store.Putback{Owned: a.owned(), Delay: delay, Ledger: a.book(), Counter: store.Snoozed}
 }
 
 // release puts the job back to the front, for a reason that is not its own.
 func (a *attempt) release(counter store.Counter, err error) {
 	a.ended(ActionRelease, err)
-	a.putback = store.Putback{Owned: a.owned(), Front: true, Counter: counter}
+	a.putback = &store.Putback{Owned: a.owned(), Front: true, Counter: counter}
 	if counter == store.Interrupted {
 		a.putback.Ledger = a.book()
 	}
@@ -346,7 +347,7 @@ func (a *attempt) bury(reason Reason, err error) {
 	rules := a.q.s.mux.table.deadLetter(a.msg.Task)
 	letter := a.letter(now, reason, err)
 	rules.redact(letter)
-	a.burial = store.Burial{
+	a.burial = &store.Burial{
 		Owned: a.owned(), Task: a.msg.Task, Reason: string(reason), Entry: letter.Append(nil), Hook: rules.OnDead != nil,
 	}
 }

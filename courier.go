@@ -19,19 +19,39 @@ const courierLane = 1
 // An outbox holds the attempts of one queue that have ended, until the courier takes
 // them to Redis. Whatever has ended while it was away goes together (group commit).
 type outbox struct {
+	more *atomic.Bool // attempts wait for a runner: flush is called when none do
+
 	mu      sync.Mutex
 	filled  sync.Cond
 	waiting []*attempt
 	stopped bool
 }
 
-// add takes an ended attempt; it never waits for Redis.
+// keep is how many ended attempts may wait for others that are about to be run.
+const keep = 8
+
+// add takes an ended attempt; it never waits for Redis. The courier hears of it at
+// once, or of a few together while more wait for a runner: handlers that return at
+// once are not worth a call each.
 func (o *outbox) add(a *attempt) {
 	a.over.Store(true)
 	o.mu.Lock()
 	o.waiting = append(o.waiting, a)
+	few := len(o.waiting) < keep
 	o.mu.Unlock()
-	o.filled.Signal()
+	if !few || !o.more.Load() { // looked at after adding: the flush to come sees it
+		o.filled.Signal()
+	}
+}
+
+// flush tells the courier of what add has kept.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	kept := len(o.waiting) > 0
+	o.mu.Unlock()
+	if kept {
+		o.filled.Signal()
+	}
 }
 
 // stop lets the courier end once nothing waits.
@@ -193,13 +213,13 @@ func (c *courier) call(by store.Settler, group int, batch []*attempt) func(conte
 	case groupPutback:
 		c.putbacks = c.putbacks[:0]
 		for _, a := range batch {
-			c.putbacks = append(c.putbacks, a.putback)
+			c.putbacks = append(c.putbacks, *a.putback)
 		}
 		return func(ctx context.Context) (store.Settled, error) { return st.Putback(ctx, by, c.putbacks) }
 	default:
 		c.burials = c.burials[:0]
 		for _, a := range batch {
-			c.burials = append(c.burials, a.burial)
+			c.burials = append(c.burials, *a.burial)
 		}
 		return func(ctx context.Context) (store.Settled, error) { return st.Bury(ctx, by, c.burials) }
 	}
@@ -209,9 +229,7 @@ func (c *courier) call(by store.Settler, group int, batch []*attempt) func(conte
 func (q *served) confirmed(batch []*attempt, refused []int) {
 	q.mu.Lock()
 	for _, a := range batch {
-		if q.owned[a.job.ID] == a { // else the id has been claimed anew
-			delete(q.owned, a.job.ID)
-		}
+		q.drop(a)
 	}
 	q.mu.Unlock()
 	for i, a := range batch {

@@ -3,7 +3,6 @@ package redrive
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -167,16 +166,23 @@ func (k *keeper) beat(ctx context.Context) error {
 	return nil
 }
 
-// snapshot lists what the session owns, by id.
+// snapshot lists what the session owns, by id: of two claims of one job the later.
 func (q *served) snapshot() map[string]*attempt {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return maps.Clone(q.owned)
+	owned := make(map[string]*attempt, len(q.owned))
+	for _, a := range q.owned {
+		if b := owned[a.job.ID]; b == nil || b.msg.token < a.msg.token {
+			owned[a.job.ID] = a
+		}
+	}
+	return owned
 }
 
 // reconcile compares what the session owned before the beat with what Redis says
-// now. If Redis gave a job to another, the queue's jobs are cancelled. A job that only Redis knows of, from one regular beat to the next,
-// is put back: the answer to its claim was lost for good (I7).
+// now. If Redis gave a job to another, the queue's jobs are cancelled. A job that only
+// Redis knows of, from one regular beat to the next, is put back: the answer to its
+// claim was lost for good (I7).
 func (k *keeper) reconcile(ctx context.Context, mine map[string]*attempt) error {
 	q := k.q
 	try, cancel := context.WithTimeout(ctx, sendTimeout)
@@ -306,12 +312,12 @@ func (k *keeper) reapSome(ctx context.Context, worker string) (int, error) {
 		switch {
 		case err != nil:
 			a.bury(ReasonMalformed, err)
-			dead, deadOf = append(dead, a.burial), append(deadOf, i)
+			dead, deadOf = append(dead, *a.burial), append(deadOf, i)
 		case a.ledger.Crashes >= q.s.opts.MaxCrashes:
 			a.began, a.started = true, now
 			a.bury(ReasonCrashLoop, fmt.Errorf(
 				"the process died %d times while it ran this job, last as worker %s", a.ledger.Crashes, worker))
-			dead, deadOf = append(dead, a.burial), append(deadOf, i)
+			dead, deadOf = append(dead, *a.burial), append(deadOf, i)
 		default:
 			back = append(back, store.Putback{Owned: a.owned(), Front: true, Ledger: a.ledger.Append(nil), Counter: store.Crashed})
 			backOf = append(backOf, i)

@@ -16,6 +16,8 @@ type runners struct {
 	run   func(*attempt)
 	limit int
 	busy  atomic.Int64 // attempts whose handler has not returned, those that wait included
+	more  atomic.Bool  // some wait
+	flush func()       // called after the last that waited was taken
 	all   sync.WaitGroup
 
 	mu      sync.Mutex
@@ -28,8 +30,8 @@ type runners struct {
 	closed  bool
 }
 
-func (r *runners) init(limit int, run func(*attempt)) {
-	r.limit, r.run = limit, run
+func (r *runners) init(limit int, run func(*attempt), flush func()) {
+	r.limit, r.run, r.flush = limit, run, flush
 	r.work.L = &r.mu
 }
 
@@ -43,6 +45,7 @@ func (r *runners) launch(as []*attempt) {
 	}
 	r.busy.Add(int64(len(as)))
 	r.waiting = append(r.waiting, as...)
+	r.more.Store(r.head < len(r.waiting))
 	r.call()
 }
 
@@ -77,11 +80,16 @@ func (r *runners) loop() {
 		}
 		a := r.waiting[r.head]
 		r.waiting[r.head] = nil
-		if r.head++; r.head == len(r.waiting) {
+		last := r.head+1 == len(r.waiting)
+		if r.head++; last {
 			r.waiting, r.head = r.waiting[:0], 0
+			r.more.Store(false)
 		}
 		r.call()
 		r.mu.Unlock()
+		if last {
+			r.flush()
+		}
 		r.run(a)
 		r.mu.Lock()
 	}

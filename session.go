@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,10 +87,10 @@ type served struct {
 	// calls numbers the claims of each lane; a lane has one in flight.
 	calls [store.Lanes]int64
 
-	// owned is what this session runs or settles, by job id. lease is the context
+	// owned is what this session runs or settles. lease is the context
 	// of the jobs claimed since the last time the lease was lost.
 	mu     sync.Mutex
-	owned  map[string]*attempt
+	owned  []*attempt // in any order; each knows its place
 	lease  context.Context
 	cancel context.CancelCauseFunc
 	// disowned are the claims that were given up unheard of, by job id, and when:
@@ -112,18 +113,22 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
 	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
 	s.quit = make(chan struct{})
-	s.runners.init(w.opts.Concurrency, s.run)
+	s.runners.init(w.opts.Concurrency, s.run, func() {
+		for _, q := range s.queues {
+			q.outbox.flush()
+		}
+	})
 	s.wakeup = make(chan struct{}, 1)
 	s.schedule.slots = w.opts.Concurrency
 	for _, o := range w.opts.Queues {
 		q := &served{
 			s: s, name: o.Name,
-			store: store.Open(s.ops, w.opts.Prefix, o.Name),
-			bell:  store.Open(s.bells, w.opts.Prefix, o.Name),
-			share: share{weight: float64(o.Weight), hungry: true},
-			owned: make(map[string]*attempt), disowned: make(map[string]stray), reclaim: newReconnect(),
+			store:    store.Open(s.ops, w.opts.Prefix, o.Name),
+			bell:     store.Open(s.bells, w.opts.Prefix, o.Name),
+			share:    share{weight: float64(o.Weight), hungry: true},
+			disowned: make(map[string]stray), reclaim: newReconnect(),
 		}
-		q.outbox.filled.L = &q.outbox.mu
+		q.outbox.more, q.outbox.filled.L = &s.runners.more, &q.outbox.mu
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
 		q.keeper.init(q)
 		q.undertaker.init(q)
@@ -186,10 +191,20 @@ func (q *served) own(as []*attempt) context.Context {
 	defer q.mu.Unlock()
 	for _, a := range as {
 		if a.disowned = q.disowned[a.job.ID].token == a.job.Token; !a.disowned {
-			q.owned[a.job.ID] = a
+			a.place = len(q.owned)
+			q.owned = append(q.owned, a)
 		}
 	}
 	return q.lease
+}
+
+// drop takes an attempt that has ended off the books; mu is held.
+func (q *served) drop(a *attempt) {
+	last := len(q.owned) - 1
+	q.owned[a.place] = q.owned[last]
+	q.owned[a.place].place = a.place
+	q.owned[last] = nil
+	q.owned = q.owned[:last]
 }
 
 // disown gives up the claim of a job that only Redis knows of. It returns false if
@@ -197,7 +212,7 @@ func (q *served) own(as []*attempt) context.Context {
 func (q *served) disown(id, token string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if a := q.owned[id]; a != nil && a.job.Token == token {
+	if slices.ContainsFunc(q.owned, func(a *attempt) bool { return a.job.ID == id && a.job.Token == token }) {
 		return false
 	}
 	maps.DeleteFunc(q.disowned, func(_ string, s stray) bool { return time.Since(s.since) > 10*sendTimeout })

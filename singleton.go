@@ -96,7 +96,7 @@ func (o *SingletonOptions) run(ctx context.Context, locker *Locker, next Handler
 	var held *AlreadyRunningError
 	switch {
 	case err == nil:
-	case errors.As(err, &held) && strings.HasPrefix(held.Holder, self):
+	case o.OnConflict == Skip && errors.As(err, &held) && strings.HasPrefix(held.Holder, self):
 		// An earlier attempt of this very job could not release it, or does not know yet
 		// that it lost the job: that is no reason to drop the job.
 		return nil, Snooze(max(held.lapses, 10*time.Millisecond))

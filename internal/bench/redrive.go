@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -93,24 +91,16 @@ func (s *redriveSide) start(o workOptions) func() {
 		queues = append(queues, redrive.Queue{Name: q})
 	}
 	rdb := s.rdb(0)
+	w, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{
+		Queues: queues, Concurrency: o.slots, Logger: slog.New(slog.DiscardHandler),
+	})
+	fatal(err)
 	ctx, cancel := context.WithCancel(background)
-	k, _ := strconv.Atoi(os.Getenv("HACK"))
-	if k == 0 {
-		k = 1
-	}
-	ended := make(chan error, k)
-	for range k {
-		w, err := redrive.NewWorker(rdb, mux, redrive.WorkerOptions{
-			Queues: queues, Concurrency: o.slots / k, Logger: slog.New(slog.DiscardHandler),
-		})
-		fatal(err)
-		go func() { ended <- w.Run(ctx) }()
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
 	return func() {
 		cancel()
-		for range k {
-			fatal(<-ended)
-		}
+		fatal(<-ended)
 		fatal(rdb.Close())
 	}
 }

@@ -173,7 +173,7 @@ var protocolMutants = []mutant{
 		name: "bury-in-two-steps", breaks: "I5",
 		story: "A job is deleted, and its letter written by the next command: who dies in between has lost it.",
 		edits: []edit{
-			{lua + "bury.lua", "redis.call('HSET', KEYS[10], unpack(letters))", ""},
+			{lua + "bury.lua", "redis.call('HSET', KEYS[11], unpack(letters))", ""},
 			{"internal/store/settle.go", `return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))`,
 				`settled, err := q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 	for i := range jobs {

@@ -61,8 +61,8 @@ type ClaimCall struct {
 // out of a worker's hands; it has room for more.
 func (q *Queue) queueKeys(worker string, more int) []any {
 	k, own := &q.keys, q.keys.Worker(worker)
-	return append(make([]any, 0, 8+more),
-		&k.Ready, &k.Jobs, &k.Ledger, &k.Delayed, &own, &k.Workers, &k.Stats, &k.Bell)
+	return append(make([]any, 0, 9+more),
+		&k.Ready, &k.Jobs, &k.Ledger, &k.Delayed, &own, &k.Workers, &k.Stats, &k.Bell, &k.Owners)
 }
 
 // claimArgs is the number of arguments of claim.lua.

@@ -80,7 +80,7 @@ func (q *Queue) Leave(ctx context.Context, worker string) (int, error) {
 	released := 0
 	for {
 		res, err := q.run(ctx, leaveScript,
-			[]string{k.Workers, k.Worker(worker), k.Ready, k.Bell, k.Stats, k.Owners}, []any{worker, MaxBatch})
+			[]string{k.Workers, k.Worker(worker), k.Ready, k.Bell, k.Stats, k.Owners, k.Delayed}, []any{worker, MaxBatch})
 		if err != nil {
 			return released, q.wrap("leave", err)
 		}

@@ -306,7 +306,7 @@ func init() {
 			s.more = true
 			s.owns("w1", s.us(-time.Second), "a", "b", "c", "d", "e")
 			k := &s.keys
-			s.raw("leave", []string{k.Workers, k.Worker("w1"), k.Ready, k.Bell, k.Stats, k.Owners}, "w1", 2)
+			s.raw("leave", []string{k.Workers, k.Worker("w1"), k.Ready, k.Bell, k.Stats, k.Owners, k.Delayed}, "w1", 2)
 		}},
 	}
 

@@ -1,5 +1,5 @@
 -- Turns jobs into dead letters, in the same step that ends their attempt.
--- KEYS the eight of queueKeys, dead, letters, hooks, deadtasks, then pairs of
+-- KEYS those of queueKeys, dead, letters, hooks, deadtasks, then pairs of
 --      dead:<task>, hooks:<task>, and the why:<reason> keys
 -- ARGV as the fence has it; for each job: index of its dead:<task> key, task, index of
 --      its why:<reason> key, entry, '1' when a hook must hear of it; then the channel
@@ -17,7 +17,7 @@ for n, i in ipairs(own) do
   local key, task = tonumber(ARGV[at]), ARGV[at + 1]
   letters[#letters + 1] = id
   letters[#letters + 1] = ARGV[at + 3]
-  index(9, id)
+  index(10, id)
   index(key, id)
   index(tonumber(ARGV[at + 2]), id)
   tasks[key] = task
@@ -29,11 +29,11 @@ end
 take()
 redis.call('HDEL', KEYS[2], unpack(mine))
 redis.call('HDEL', KEYS[3], unpack(mine))
-redis.call('HSET', KEYS[10], unpack(letters))
+redis.call('HSET', KEYS[11], unpack(letters))
 for key, entries in pairs(indexes) do redis.call('ZADD', KEYS[key], unpack(entries)) end
-for _, task in pairs(tasks) do redis.call('ZADD', KEYS[12], '0', task) end
+for _, task in pairs(tasks) do redis.call('ZADD', KEYS[13], '0', task) end
 for key, task in pairs(hooked) do
-  redis.call('ZADD', KEYS[11], redis.call('ZRANGE', KEYS[key], '0', '0', 'WITHSCORES')[2], task)
+  redis.call('ZADD', KEYS[12], redis.call('ZRANGE', KEYS[key], '0', '0', 'WITHSCORES')[2], task)
 end
 redis.call('HINCRBY', KEYS[7], 'dead', #own)
 -- A hint to waiting receipts: a user without rights to the channel loses it.

@@ -1,5 +1,5 @@
 -- Gives a worker up to n jobs, each fenced by the call's token.
--- KEYS the eight of queueKeys
+-- KEYS those of queueKeys
 -- ARGV worker, memo field of the lane, call number of the lane, n (at most 500),
 --      n - 1, '1' to be refused by a replica in any case
 -- Returns {state, now ms, next due ms or -1, token, number of jobs, their ids, their

@@ -1,5 +1,5 @@
 -- The fence: stands before finish.lua, putback.lua and bury.lua.
--- KEYS the eight of queueKeys
+-- KEYS those of queueKeys
 -- ARGV call id, worker, '1' if its lease must have lapsed, memo field of the lane,
 --      number of jobs, number of tokens; the ids; the tokens, one for all jobs or one
 --      for each
@@ -8,8 +8,8 @@
 --      and `rest` is where in ARGV begins what the script adds; take() takes these jobs
 --      off the worker, and must go before the first write.
 -- I4: a job whose token is not current is refused, and so is all of a worker that
--- has no lease, not even a lapsed one: a check cannot see what it owns, and its jobs
--- may have been put back. I6: the worker's hash keeps the last call and its answer.
+-- neither workers nor owners names: a check cannot see what it owns, and its jobs may
+-- have been put back. I6: the worker's hash keeps the last call and its answer.
 -- I14: the first write is an HDEL, which a full Redis allows and which makes the rest
 -- of the script legal; what can fail is read before it.
 local function clock(round)
@@ -25,6 +25,7 @@ if held[1] then
 end
 local may = redis.call('ZRANK', KEYS[6], ARGV[2])
 if may and ARGV[3] == '1' then may = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[2])) < clock() end
+if not may and ARGV[3] ~= '1' then may = redis.call('ZRANK', KEYS[9], ARGV[2]) end
 local own, mine, refused = {}, {}, {}
 for i = 0, jobs - 1 do
   if may and held[i + 2] == ARGV[tokens == 1 and first or first + i] then

@@ -1,5 +1,5 @@
 -- Ends jobs that succeeded or were discarded: they leave the queue.
--- KEYS the eight of queueKeys, then the result keys
+-- KEYS those of queueKeys, then the result keys
 -- ARGV as the fence has it; the counter to raise; where results are kept, for each job:
 --      index of the result key (0 = none), result, TTL ms; then the channel that hears
 --      of results

@@ -1,6 +1,6 @@
 -- Takes a worker off the queue: what it still owns goes to the front, uncounted;
 -- the bell rings for the others, since this worker may have been the one to hear it.
--- KEYS workers, w:<worker>, ready, bell, stats, owners
+-- KEYS workers, w:<worker>, ready, bell, stats, owners, delayed
 -- ARGV worker, limit (at most 500)
 -- Returns {jobs released, jobs left}: call again while jobs are left.
 -- I15: what was claimed and not started burns nothing. I6: a second call finds
@@ -16,7 +16,7 @@ if #ids > 0 then
   redis.call('LPUSH', KEYS[3], unpack(ids))
   redis.call('HINCRBY', KEYS[5], 'released', #ids)
 end
-if redis.call('LLEN', KEYS[3]) > 0 and redis.call('LLEN', KEYS[4]) == 0 then
+if redis.call('LLEN', KEYS[3]) + redis.call('ZCARD', KEYS[7]) > 0 and redis.call('LLEN', KEYS[4]) == 0 then
   redis.call('HDEL', KEYS[2], '#')
   redis.call('RPUSH', KEYS[4], 1)
 end

@@ -1,5 +1,5 @@
 -- Puts jobs back: after a delay, or to the front at once.
--- KEYS the eight of queueKeys
+-- KEYS those of queueKeys
 -- ARGV as the fence has it; for each job: delay ms ('front' = to the front), ledger
 --      ('' = unchanged), the counter to raise
 -- Returns the comma-ended indexes of the jobs whose token was refused.
