@@ -37,7 +37,7 @@ type use struct {
 
 // uses lists all of them.
 func uses() []use {
-	return slices.Concat(enqueueUses, workerUses, readUses, letterUses, lockUses, effectUses)
+	return slices.Concat(enqueueUses, workerUses, readUses, checkUses, letterUses, lockUses, effectUses)
 }
 
 // mishap is a fault of every call: a reply that is lost is lost once for each.

@@ -369,7 +369,7 @@ func (q *Queue) Leave(name string) int {
 	back := q.Owned(name)
 	q.ready = append(sorted(back), q.ready...)
 	q.counters[store.Released] += int64(len(back))
-	q.bell = q.bell || len(q.ready) > 0
+	q.bell = q.bell || len(q.ready)+len(q.delayed) > 0
 	delete(q.workers, name)
 	return len(back)
 }

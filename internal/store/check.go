@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -109,16 +110,20 @@ type checker struct {
 
 // Check looks the queue through. What it has found before an error holds.
 func (q *Queue) Check(ctx context.Context, o Check) error {
-	c := &checker{
-		Check: o, q: q, seed: maphash.MakeSeed(), ready: make(map[uint64]struct{}),
-		tasks: make(map[string]bool), told: make(map[string]bool),
-	}
+	c := q.checker(o)
 	for _, step := range []func(context.Context) error{c.rest, c.lost, c.jobs, c.letters, c.deadTasks} {
 		if err := step(ctx); err != nil {
 			return q.wrap("check", err)
 		}
 	}
 	return nil
+}
+
+func (q *Queue) checker(o Check) *checker {
+	return &checker{
+		Check: o, q: q, seed: maphash.MakeSeed(), ready: make(map[uint64]struct{}),
+		tasks: make(map[string]bool), told: make(map[string]bool),
+	}
 }
 
 // call runs a script that mends.
@@ -133,10 +138,15 @@ func (c *checker) call(ctx context.Context, s *redis.Script, keys []string, args
 		append([]any{c.By.call, memoTTL.Milliseconds(), mend}, args...))
 }
 
-// report takes a script's codes apart.
-func (c *checker) report(codes string, ids []string) (mended int, err error) {
+// report takes a script's codes apart: one per id, of the kinds that the script finds.
+func (c *checker) report(kinds, codes string, ids []string) (mended int, err error) {
 	if len(codes) != len(ids) {
 		return 0, c.q.malformed("check", codes)
+	}
+	for i := range ids {
+		if codes[i] != '.' && strings.IndexByte(kinds, codes[i]|0x20) < 0 {
+			return 0, c.q.malformed("check", codes)
+		}
 	}
 	for i := range ids {
 		if codes[i] == '.' {
@@ -189,7 +199,7 @@ func (c *checker) rest(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n, err := c.report(codes, append(names, ids...))
+		n, err := c.report("bcd", codes, append(names, ids...))
 		if err != nil || len(ids) < MaxBatch {
 			return err
 		}
@@ -214,7 +224,7 @@ func (c *checker) lost(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := c.report(codes, names); err != nil {
+		if _, err := c.report("g", codes, names); err != nil {
 			return err
 		}
 	}
@@ -268,20 +278,17 @@ func (c *checker) scanHash(ctx context.Context, key string, visit func(ids []str
 		if err != nil {
 			return nil, 0, err
 		}
-		reply, ok := res.([]any)
-		if !ok || len(reply) != 3 {
+		r := readReply(res, 3)
+		next, ids, bytes := r.cursor(), r.texts(), r.count()
+		if r.bad {
 			return nil, 0, c.q.malformed("check", res)
 		}
-		next, _ := reply[0].(string)
-		fields, _ := reply[1].([]any)
-		bytes, _ := reply[2].(int64)
 		if bytes > scanBytes {
 			count = max(1, count/2)
 		} else if bytes < scanBytes/4 {
 			count = min(MaxBatch, count*2)
 		}
-		cursor, err = strconv.ParseUint(next, 10, 64)
-		return text(fields), cursor, err
+		return ids, next, nil
 	})
 }
 
@@ -300,14 +307,6 @@ func scanAll(visit func(ids []string) error, step func(cursor uint64) ([]string,
 			return nil
 		}
 	}
-}
-
-func text(values []any) []string {
-	out := make([]string, len(values))
-	for i, v := range values {
-		out[i], _ = v.(string)
-	}
-	return out
 }
 
 // due is when a delayed job with a time that cannot be is due: as its envelope says,

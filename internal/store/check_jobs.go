@@ -148,15 +148,10 @@ func (c *checker) look(ctx context.Context, what string, args []string) (looked,
 	if err != nil {
 		return looked{}, err
 	}
-	reply, ok := res.([]any)
-	if !ok || len(reply) != 3 {
-		return looked{}, c.q.malformed("check", res)
-	}
-	ids, _ := reply[0].([]any)
-	codes, _ := reply[1].(string)
-	sums, _ := reply[2].([]any)
-	l := looked{ids: text(ids), codes: codes, sums: text(sums)}
-	if len(l.codes) != len(l.ids) || strings.Count(l.codes, "o") != len(l.sums) {
+	r := readReply(res, 3)
+	l := looked{ids: r.texts(), codes: r.text(), sums: r.texts()}
+	if r.bad || len(l.codes) != len(l.ids) || strings.Trim(l.codes, ".xmog") != "" ||
+		strings.Count(l.codes, "o") != len(l.sums) || what == "ids" && !slices.Equal(l.ids, args) {
 		return looked{}, c.q.malformed("check", res)
 	}
 	return l, nil
@@ -164,7 +159,6 @@ func (c *checker) look(ctx context.Context, what string, args []string) (looked,
 
 // judge has suspects judged, and mended. moved is as check_mend.lua has it.
 func (c *checker) judge(ctx context.Context, moved string, suspects map[string]string) error {
-	k := &c.q.keys
 	waiting := slices.Sorted(maps.Keys(suspects))
 	for len(waiting) > 0 {
 		n, err := c.judgeAtOnce(ctx, moved)
@@ -172,28 +166,15 @@ func (c *checker) judge(ctx context.Context, moved string, suspects map[string]s
 			return err
 		}
 		ids := waiting[:min(n, len(waiting))]
-		keys := []string{k.Jobs, k.Ready, k.Delayed, k.Ledger, k.Workers, k.Owners, k.Bell}
-		args := []any{moved, len(c.owners)}
-		for _, name := range c.owners {
-			args = append(args, name)
-		}
-		for _, id := range ids {
-			args = append(args, id, suspects[id])
-		}
-		answer, err := c.call(ctx, checkMendScript, append(keys, c.ownerKeys()...), args...)
+		now, n, err := c.verdict(ctx, moved, ids, suspects)
 		if err != nil {
 			return err
 		}
-		if answer == "owners" { // a worker came or went
+		if now == "owners" { // a worker came or went
 			if err := c.list(ctx); err != nil {
 				return err
 			}
 			continue
-		}
-		now, codes, _ := strings.Cut(answer, ":")
-		n, err = c.report(codes, ids)
-		if err != nil {
-			return err
 		}
 		waiting = waiting[len(ids):]
 		if moved = after(moved, n); moved != now {
@@ -201,6 +182,30 @@ func (c *checker) judge(ctx context.Context, moved string, suspects map[string]s
 		}
 	}
 	return nil
+}
+
+// verdict has some suspects judged at one instant. It returns moves after that and how
+// many were mended, or "owners" if others own jobs than was thought.
+func (c *checker) verdict(ctx context.Context, moved string, ids []string, suspects map[string]string) (now string, n int, err error) {
+	k := &c.q.keys
+	keys := []string{k.Jobs, k.Ready, k.Delayed, k.Ledger, k.Workers, k.Owners, k.Bell}
+	args := []any{moved, len(c.owners)}
+	for _, name := range c.owners {
+		args = append(args, name)
+	}
+	for _, id := range ids {
+		args = append(args, id, suspects[id])
+	}
+	answer, err := c.call(ctx, checkMendScript, append(keys, c.ownerKeys()...), args...)
+	if err != nil || answer == "owners" {
+		return answer, 0, err
+	}
+	now, codes, ok := strings.Cut(answer, ":")
+	if !ok || !isMoves(now) {
+		return "", 0, c.q.malformed("check", answer)
+	}
+	n, err = c.report("xoml", codes, ids)
+	return now, n, err
 }
 
 // after is what moves is when nothing but n more was mended; empty stays empty.
@@ -231,5 +236,15 @@ func (c *checker) judgeAtOnce(ctx context.Context, moved string) (int, error) {
 
 // moves says, as check_memo.lua does, how often jobs came back to ready.
 func (c *checker) moves(ctx context.Context) (string, error) {
-	return c.call(ctx, checkMovesScript, nil)
+	answer, err := c.call(ctx, checkMovesScript, nil)
+	if err == nil && !isMoves(answer) {
+		err = c.q.malformed("check", answer)
+	}
+	return answer, err
+}
+
+// isMoves: a number, or nothing where the counters do not tell.
+func isMoves(s string) bool {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return s == "" || err == nil && strconv.FormatInt(n, 10) == s
 }

@@ -95,7 +95,7 @@ func (c *checker) filed(ctx context.Context, found string, ids []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.report(codes, ids)
+	_, err = c.report("nij", codes, ids)
 	return err
 }
 
@@ -147,7 +147,7 @@ func (c *checker) deadTasks(ctx context.Context) error {
 			}
 			codes, err := c.call(ctx, checkTaskScript, keys, args...)
 			if err == nil {
-				_, err = c.report(codes, names)
+				_, err = c.report("th", codes, names)
 			}
 			return err
 		}

@@ -70,6 +70,13 @@ func (r *reply) token() int64 {
 	return int64(n)
 }
 
+// cursor reads where a SCAN goes on.
+func (r *reply) cursor() uint64 {
+	n, err := strconv.ParseUint(r.text(), 10, 64)
+	r.bad = r.bad || err != nil
+	return n
+}
+
 // score reads a time of a sorted set.
 func (r *reply) score() int64 {
 	f, err := strconv.ParseFloat(r.text(), 64)

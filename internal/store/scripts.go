@@ -22,5 +22,8 @@ func Scripts() map[string]*redis.Script {
 		"lock_acquire": lockAcquireScript, "lock_renew": lockRenewScript, "lock_release": lockReleaseScript,
 		"idem_claim": idemClaimScript, "idem_extend": idemExtendScript,
 		"idem_complete": idemCompleteScript, "idem_release": idemReleaseScript,
+		"check_ids": checkIDsScript, "check_look": checkLookScript, "check_moves": checkMovesScript,
+		"check_mend": checkMendScript, "check_rest": checkRestScript, "check_owner": checkOwnerScript,
+		"check_letter": checkLetterScript, "check_task": checkTaskScript,
 	}
 }

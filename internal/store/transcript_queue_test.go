@@ -222,6 +222,17 @@ func init() {
 			s.lease(-time.Millisecond, "w1")
 			require.False(s.t, beat(s).Held)
 		}},
+		{"the lease is gone, and the worker is listed as an owner: it keeps its jobs", func(s *stage) {
+			s.zadd(s.keys.Owners, 0, "w1")
+			s.hset(s.keys.Worker("w1"), "a", s.us(-time.Second))
+			s.payloads("a")
+			require.Equal(s.t, 1, beat(s).Owned)
+		}},
+		{"a worker that is in no list owns nothing: its jobs may run again", func(s *stage) {
+			s.hset(s.keys.Worker("w1"), "a", s.us(-time.Second), "#c0", "1:"+s.us(-time.Second))
+			s.ready("a")
+			require.Zero(s.t, beat(s).Owned)
+		}},
 		{"when the lease of another lapses next", func(s *stage) {
 			s.lease(10*time.Second, "w1")
 			s.lease(20*time.Second, "w2")
@@ -262,7 +273,7 @@ func init() {
 			s.owns("w2", s.us(-time.Minute), "a", "b", "c")
 			s.lease(-time.Millisecond, "w2")
 			k := &s.keys
-			s.raw("expired", []string{k.Workers, k.Worker("w2"), k.Jobs, k.Ledger}, "w2", 2)
+			s.raw("expired", []string{k.Workers, k.Worker("w2"), k.Jobs, k.Ledger, k.Owners}, "w2", 2)
 		}},
 	}
 
@@ -296,6 +307,23 @@ func init() {
 			s.owns("w1", s.us(-time.Second), "a", "b", "c", "d", "e")
 			k := &s.keys
 			s.raw("leave", []string{k.Workers, k.Worker("w1"), k.Ready, k.Bell, k.Stats, k.Owners, k.Delayed}, "w1", 2)
+		}},
+	}
+
+	scenes["ring"] = []scene{
+		{"one worker is woken", func(s *stage) { require.NoError(s.t, s.Ring(s.t.Context())) }},
+		{"the bell rings already", func(s *stage) {
+			s.push(s.keys.Bell, 1)
+			require.NoError(s.t, s.Ring(s.t.Context()))
+		}},
+		{"a bell that is too long is cut", func(s *stage) {
+			s.push(s.keys.Bell, 1, 1, 1)
+			require.NoError(s.t, s.Ring(s.t.Context()))
+		}},
+	}
+	scenes["clock"] = []scene{
+		{"the time of the server that has the key", func(s *stage) {
+			require.Equal(s.t, s.ms(0), call(s, s.Now).UnixMilli())
 		}},
 	}
 

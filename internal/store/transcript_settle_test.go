@@ -92,6 +92,25 @@ func fenced(f settle) []scene {
 			s.lease(old, "w1")
 			require.Empty(s.t, f(s, w1, owned(s.us(old), "a")...).Refused)
 		}},
+		{"a worker that neither list names is refused", func(s *stage) {
+			s.payloads("a")
+			s.hset(s.keys.Worker("w1"), "a", s.us(old))
+			require.Equal(s.t, []int{0}, f(s, w1, owned(s.us(old), "a")...).Refused)
+		}},
+		{"a worker whose lease was lost, and that is listed as an owner", func(s *stage) {
+			s.zadd(s.keys.Owners, 0, "w1")
+			s.payloads("a")
+			s.hset(s.keys.Worker("w1"), "a", s.us(old))
+			require.Empty(s.t, f(s, w1, owned(s.us(old), "a")...).Refused)
+		}},
+		{"another reaps, and the lease was lost", func(s *stage) {
+			s.zadd(s.keys.Owners, 0, "w1")
+			s.payloads("a")
+			s.hset(s.keys.Worker("w1"), "a", s.us(old))
+			by := w1
+			by.Reap = true
+			require.Equal(s.t, []int{0}, f(s, by, owned(s.us(old), "a")...).Refused)
+		}},
 		{"another reaps, and the lease has lapsed", func(s *stage) {
 			s.owns("w1", s.us(old), "a", "b")
 			s.lease(-time.Millisecond, "w1")

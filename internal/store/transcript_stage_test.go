@@ -76,6 +76,7 @@ func (s *stage) delayed(due time.Duration, ids ...string) {
 func (s *stage) lease(ends time.Duration, workers ...string) {
 	s.t.Helper()
 	s.zadd(s.keys.Workers, s.ms(ends), workers...)
+	s.zadd(s.keys.Owners, 0, workers...)
 }
 
 // owns has a live worker own jobs.

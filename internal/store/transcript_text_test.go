@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -334,6 +335,89 @@ func (c clock) scalar(v any) string {
 		return quoted(c.symbolic(v))
 	}
 	return c.symbolic(fmt.Sprint(v))
+}
+
+// argRows breaks arguments into lines, for the reader: what goes before, then one
+// line per job or letter, then the rest. It guesses where it does not know.
+func argRows(script string, argv []string) (rows [][]string) {
+	take := func(n int) {
+		if n = min(n, len(argv)); n > 0 {
+			rows, argv = append(rows, argv[:n]), argv[n:]
+		}
+	}
+	rowsOf := func(n, width int) {
+		for range n {
+			take(width)
+		}
+	}
+	count := func(at int) int {
+		if at >= len(argv) {
+			return 0
+		}
+		n, _ := strconv.Atoi(argv[at])
+		return n
+	}
+	settle, claims := strings.CutSuffix(script, "_and_claim")
+	if claims {
+		take(6)
+	}
+	width := map[string]int{"finish": 3, "putback": 3, "bury": 5}[settle]
+	switch {
+	case width > 0: // the fence's, ids, tokens, then what the script adds for each job
+		jobs, tokens := count(4), count(5)
+		take(6)
+		rowsOf(jobs, 1)
+		rowsOf(tokens, 1)
+		if settle == "finish" {
+			take(1)
+		}
+		rowsOf(jobs, width)
+	case script == "enqueue":
+		jobs := count(3)
+		take(4)
+		rowsOf(jobs, 2)
+		rowsOf(jobs, 1)
+	case script == "dead_settle":
+		take(3)
+		rowsOf(len(argv)/7, 7)
+	case script == "dead_release":
+		rowsOf(len(argv), 1)
+	case script == "check_owner" || script == "check_task":
+		take(4)
+		rowsOf(len(argv), 1)
+	case script == "check_letter":
+		take(3)
+		rowsOf(len(argv)/7, 7)
+	case script == "check_mend": // the memo's, the owners, the jobs
+		owners := count(4)
+		take(5)
+		take(owners)
+		rowsOf(len(argv)/2, 2)
+	case script == "check_rest": // the memo's, the counters, the jobs
+		counters := count(4)
+		take(5)
+		take(counters)
+		rowsOf(len(argv)/2, 2)
+	}
+	for len(argv) > 0 {
+		take(runWidth(argv))
+	}
+	return rows
+}
+
+// runWidth is how many words belong on a line: where they repeat themselves, those
+// of one repetition, else those up to there.
+func runWidth(argv []string) int {
+	for i := range min(len(argv), 16) {
+		rest := strings.Join(argv[i:], "\n") + "\n"
+		for w := 1; w <= 8 && i+w <= len(argv); w++ {
+			unit := strings.Join(argv[i:i+w], "\n") + "\n"
+			if !strings.Contains(unit, "#") && findRun(rest, unit).n >= minLoop {
+				return cmp.Or(i, w)
+			}
+		}
+	}
+	return 16
 }
 
 // What the notation writes, it reads: no two states have one text.

@@ -1,5 +1,6 @@
--- Stands before the scripts that mend, whose keys begin with a memo and whose ARGV
--- begin with the call's number, the TTL of the memo in ms and '1' to mend ('' to look).
+-- Stands before check_mend.lua, check_owner.lua, check_rest.lua, check_letter.lua and
+-- check_task.lua, whose keys begin with memo, stats, and whose ARGV begin with the call's
+-- number, the TTL of the memo in ms and '1' to mend ('' to look).
 -- I6: the memo keeps the answer to the last call that wrote. I14: the first write,
 -- free(), removes nothing, and makes the rest legal on a full Redis.
 local last, before = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)/(.*)$')
