@@ -177,8 +177,7 @@ func loadScripts(r *rig) {
 // every fault: replies are lost, once or four times, to a client that resends and to
 // one that does not; calls are performed two to four times. What the caller sees, how
 // often handlers run, and all figures of the queue are those of a run without faults.
-func TestI6_EveryUseOfEveryScriptHasTheEffectOfOne(t *testing.T) {
-	t.Parallel()
+func TestI6_EveryUseOfEveryScriptHasTheEffectOfOne(t *testing.T) { // alone: its leases are short
 	backends := map[string]func(testing.TB) *redistest.Backend{"redis": redistest.Redis}
 	if os.Getenv("REDRIVE_LONG") != "" {
 		backends["embedded"] = redistest.Embedded
