@@ -20,6 +20,7 @@ type order struct {
 	Side, Addr string
 	Slots      int
 	Queue      string
+	Work       time.Duration // that each job takes
 }
 
 type deed struct {
@@ -45,6 +46,7 @@ func child() int {
 	}
 	var jobs, first, last atomic.Int64
 	stop := s.start(workOptions{slots: o.Slots, queues: []string{o.Queue}, job: func(string) {
+		time.Sleep(o.Work)
 		now := time.Now().UnixNano()
 		first.CompareAndSwap(0, now)
 		last.Store(now)

@@ -44,6 +44,7 @@ func run() (err error) {
 	svgFile := flag.String("svg", "", "draw the results into this file")
 	check := flag.Bool("check", false, "fail if a figure is worse than it must be")
 	length := flag.Duration("run", 1500*time.Millisecond, "how long one timed run should last")
+	soak := flag.Duration("soak", 0, "measure nothing but the memory of one busy worker, for so long")
 	profile := flag.String("profile", "", "write CPU profiles of redrive and INFO commandstats into this directory")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -76,6 +77,9 @@ func run() (err error) {
 	}
 	defer b.srv.stop()
 	b.redrive, b.asynq = &redriveSide{b.srv.addr}, &asynqSide{b.srv.addr}
+	if *soak > 0 {
+		return b.soak(*soak)
+	}
 	b.header(os.Stdout, *rounds)
 
 	var lines []line
