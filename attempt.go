@@ -19,7 +19,7 @@ import (
 const maxStack = 4 << 10
 
 // An attempt is one claimed job on its way through a session. The claim's
-// goroutine fills it, a runner runs it, the courier ends it.
+// goroutine fills it, a runner runs it, the next round of the courier ends it.
 type attempt struct {
 	q      *served
 	job    store.ClaimedJob
@@ -50,8 +50,9 @@ type attempt struct {
 
 func (a *attempt) owned() store.Owned { return store.Owned{ID: a.job.ID, Token: a.job.Token} }
 
-// start takes over what a claim returned: each job goes to a runner, or straight
-// to a courier when there is nothing to run. It returns how many jobs it has taken.
+// start takes over what a claim returned: each job is to be run, or goes straight to
+// the courier when there is nothing to run. The caller sees to it that a runner comes.
+// It returns how many jobs it has taken.
 func (q *served) start(ctx context.Context, c store.Claimed) int {
 	now := time.Now()
 	as := make([]*attempt, len(c.Jobs))
@@ -75,7 +76,7 @@ func (q *served) start(ctx context.Context, c store.Claimed) int {
 	ready, over := slices.DeleteFunc(as[:run], disowned), slices.DeleteFunc(as[run:], disowned)
 	q.s.runners.launch(ready)
 	for _, a := range over {
-		q.outbox.add(a)
+		q.courier.add(a, now)
 	}
 	return len(ready) + len(over)
 }
@@ -190,22 +191,26 @@ func (a *attempt) unknownTask(now time.Time) {
 	a.snooze(delay, err)
 }
 
-// run runs one attempt and passes its end on. A handler that calls
+// run runs one attempt from now on, passes its end on, and returns when that was. A handler that calls
 // runtime.Goexit takes the runner with it: another takes its place.
-func (s *session) run(a *attempt) {
+func (s *session) run(a *attempt, now time.Time) (end time.Time) {
 	var result []byte
 	var err error
 	returned := false
 	defer func() {
 		if !returned {
 			result, err = nil, &PanicError{}
-			s.runners.replace()
 		}
 		s.runners.busy.Add(-1)
 		a.judge(result, err)
-		a.q.outbox.add(a)
+		a.route.took(a.end.Duration)
+		end = a.started.Add(a.end.Duration)
+		a.q.courier.add(a, end)
+		if !returned {
+			s.runners.replace()
+		}
 	}()
-	a.began = true
+	a.began, a.started = true, now
 	if f := s.trace.JobStarted; f != nil {
 		f(&a.msg)
 	}
@@ -217,6 +222,7 @@ func (s *session) run(a *attempt) {
 	}
 	result, err = call(ctx, a.route.handler, &a.msg)
 	returned = true
+	return end // the deferred call sets it
 }
 
 // call runs a handler and turns its panic into an error.

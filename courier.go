@@ -4,8 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strconv"
-	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
@@ -16,89 +15,75 @@ import (
 // and of the keeper.
 const courierLane = 1
 
-// An outbox holds the attempts of one queue that have ended, until the courier takes
-// them to Redis. Whatever has ended while it was away goes together (group commit).
-type outbox struct {
-	more *atomic.Bool // attempts wait for a runner: flush is called when none do
-
-	mu      sync.Mutex
-	filled  sync.Cond
-	waiting []*attempt
-	stopped bool
-}
-
-// keep is how many ended attempts may wait for others that are about to be run.
-const keep = 8
-
-// add takes an ended attempt; it never waits for Redis. The courier hears of it at
-// once, or of a few together while more wait for a runner: handlers that return at
-// once are not worth a call each.
-func (o *outbox) add(a *attempt) {
-	a.over.Store(true)
-	o.mu.Lock()
-	o.waiting = append(o.waiting, a)
-	few := len(o.waiting) < keep
-	o.mu.Unlock()
-	if !few || !o.more.Load() { // looked at after adding: the flush to come sees it
-		o.filled.Signal()
-	}
-}
-
-// flush tells the courier of what add has kept.
-func (o *outbox) flush() {
-	o.mu.Lock()
-	kept := len(o.waiting) > 0
-	o.mu.Unlock()
-	if kept {
-		o.filled.Signal()
-	}
-}
-
-// stop lets the courier end once nothing waits.
-func (o *outbox) stop() {
-	o.mu.Lock()
-	o.stopped = true
-	o.mu.Unlock()
-	o.filled.Signal()
-}
-
-// take moves what waits into batch; it blocks until there is something, and
-// returns nothing after stop. While handlers run, it yields before it takes, as long
-// as that makes the batch grow: those that are about to return go along.
-func (o *outbox) take(batch []*attempt, busy *atomic.Int64) []*attempt {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.waiting) == 0 && !o.stopped {
-		o.filled.Wait()
-	}
-	for n := 0; n < len(o.waiting) && busy.Load() > 0; {
-		n = len(o.waiting)
-		o.mu.Unlock()
-		runtime.Gosched()
-		o.mu.Lock()
-	}
-	batch = append(batch, o.waiting...)
-	clear(o.waiting)
-	o.waiting = o.waiting[:0]
-	return batch
-}
-
-// A courier writes the ends of a queue's attempts, and claims the next jobs in the
-// same call while the queue has more. A slot is free when Redis has confirmed the
-// end of its job, not before.
+// A courier takes the attempts of a queue that have ended to Redis, and claims the next
+// jobs in the same call while the queue has more. Whatever has ended by the time of a
+// round goes together (group commit). A slot is free when Redis has confirmed the end
+// of its job, not before.
 //
-// Its goroutine, loop, ends after [outbox.stop], once nothing waits or the session
-// gives up.
+// It has no goroutine of its own: a runner makes the round, one at a time.
 type courier struct {
 	q *served
 
-	// Of the loop's goroutine; the slices are reused.
+	// Guarded by runners.mu.
+	waiting []*attempt // have ended
+	out     bool       // a round is due or under way
+	since   time.Time  // when it became due
+
+	// Of the round under way; the slices are reused.
 	calls    int
 	batch    []*attempt
 	groups   [groupCount][]*attempt
 	done     []store.Done
 	putbacks []store.Putback
 	burials  []store.Burial
+}
+
+// add takes an ended attempt; it never waits for Redis. The caller sees to it that a
+// runner comes.
+func (c *courier) add(a *attempt, now time.Time) {
+	a.over.Store(true)
+	r := &c.q.s.runners
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.waiting = append(c.waiting, a)
+	if !c.out {
+		c.goOut(now)
+	}
+}
+
+// back ends a round; runners.mu is held.
+func (c *courier) back(now time.Time) {
+	c.out = false
+	if len(c.waiting) > 0 {
+		c.goOut(now)
+	}
+}
+
+// goOut makes a round due; runners.mu is held.
+func (c *courier) goOut(now time.Time) {
+	r := &c.q.s.runners
+	if !r.closed {
+		c.out, c.since = true, now
+		r.due = append(r.due, c)
+	}
+}
+
+// take moves what waits into the batch. While handlers run, it yields before it takes,
+// as long as that makes the batch grow: those that are about to return go along. Others
+// do not, so what waits for patience is taken.
+func (c *courier) take() {
+	r := &c.q.s.runners
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := 0; n < len(c.waiting) && r.busy.Load() > 0 && time.Since(c.since) < patience; {
+		n = len(c.waiting)
+		r.mu.Unlock()
+		runtime.Gosched()
+		r.mu.Lock()
+	}
+	c.batch = append(c.batch[:0], c.waiting...)
+	clear(c.waiting)
+	c.waiting = c.waiting[:0]
 }
 
 // The groups of a batch: each is written by calls of its own.
@@ -123,29 +108,25 @@ func groupOf(a Action) int {
 	}
 }
 
-func (c *courier) loop() {
-	for {
-		c.batch = c.q.outbox.take(c.batch[:0], &c.q.s.runners.busy)
-		if len(c.batch) == 0 {
-			return
-		}
-		for _, a := range c.batch {
-			g := groupOf(a.end.Action)
-			c.groups[g] = append(c.groups[g], a)
-		}
-		left := len(c.batch)
-		for g := range c.groups {
-			for batch := c.groups[g]; len(batch) > 0; {
-				n := min(len(batch), store.MaxBatch)
-				left -= n
-				c.settle(g, batch[:n], left == 0)
-				batch = batch[n:]
-			}
-			clear(c.groups[g])
-			c.groups[g] = c.groups[g][:0]
-		}
-		clear(c.batch)
+// round writes what has ended.
+func (c *courier) round() {
+	c.take()
+	for _, a := range c.batch {
+		g := groupOf(a.end.Action)
+		c.groups[g] = append(c.groups[g], a)
 	}
+	left := len(c.batch)
+	for g := range c.groups {
+		for batch := c.groups[g]; len(batch) > 0; {
+			n := min(len(batch), store.MaxBatch)
+			left -= n
+			c.settle(g, batch[:n], left == 0)
+			batch = batch[n:]
+		}
+		clear(c.groups[g])
+		c.groups[g] = c.groups[g][:0]
+	}
+	clear(c.batch)
 }
 
 // settle writes a part of one group, with the same call id until Redis answers

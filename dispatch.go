@@ -115,6 +115,7 @@ func (q *served) claim(ctx context.Context, g grant) {
 		if err == nil {
 			q.reclaim.Reset()
 			y = q.take(ctx, c, g.n)
+			s.runners.call()
 			break
 		}
 		q.keeper.lost(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redrive-go/redrive/internal/store"
@@ -39,6 +40,25 @@ type route struct {
 	resultTTL time.Duration
 	maxAge    time.Duration
 	dead      *DeadLetterOptions // nil = none given
+
+	// mean is the moving average of what attempts took, in ns, with a weight of 1/16
+	// for the last; zero before the first.
+	mean atomic.Int64
+}
+
+// took notes how long an attempt ran. Of two that end at once, one may be forgotten.
+func (r *route) took(d time.Duration) {
+	mean := int64(r.pace())
+	r.mean.Store(mean + (int64(d)-mean)/16)
+}
+
+// pace is how long attempts have taken lately, on average. A task that has not shown
+// it is taken for a slow one.
+func (r *route) pace() time.Duration {
+	if mean := r.mean.Load(); mean > 0 {
+		return time.Duration(mean)
+	}
+	return time.Millisecond
 }
 
 // NewMux returns an empty mux.

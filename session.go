@@ -23,12 +23,11 @@ import (
 //     and listens (dispatch.go)
 //   - one short-lived goroutine per such claim and per listen, at most one of each
 //     per queue (dispatch.go)
-//   - runners: run handlers; at most Concurrency; end when told, once nothing waits
-//     (runners.go)
-//   - a courier per queue: settles and claims; ends when told, once nothing is left
-//     (courier.go)
-//   - an undertaker per queue: hooks and retention of dead letters; ends once the
-//     couriers have, and what it leaves undone is owed in Redis (undertaker.go)
+//   - runners: run handlers, and make the rounds of the couriers, one per queue, that
+//     settle and claim; at most Concurrency; end when told, once nothing waits
+//     (runners.go, courier.go)
+//   - an undertaker per queue: hooks and retention of dead letters; ends once no round
+//     is under way, and what it leaves undone is owed in Redis (undertaker.go)
 //   - a keeper per queue: leases, reaping; ends last (keeper.go)
 type session struct {
 	*Worker
@@ -58,7 +57,6 @@ type session struct {
 	settle     context.Context
 	stopSettle context.CancelFunc
 	keepers    sync.WaitGroup
-	couriers   sync.WaitGroup
 
 	// quit, closed, tells the undertakers that no more jobs die; after ends their
 	// calls. Its values are those of Run's context.
@@ -76,7 +74,7 @@ type served struct {
 	bell  *store.Queue // through session.bells
 
 	share      share // its part in session.schedule, which guards it
-	outbox     outbox
+	courier    courier
 	keeper     keeper
 	undertaker undertaker
 
@@ -113,11 +111,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 	s.settle, s.stopSettle = context.WithCancel(context.Background())
 	s.after, s.stopAfter = context.WithCancel(context.WithoutCancel(ctx))
 	s.quit = make(chan struct{})
-	s.runners.init(w.opts.Concurrency, s.run, func() {
-		for _, q := range s.queues {
-			q.outbox.flush()
-		}
-	})
+	s.runners.init(w.opts.Concurrency, s.run)
 	s.wakeup = make(chan struct{}, 1)
 	s.schedule.slots = w.opts.Concurrency
 	for _, o := range w.opts.Queues {
@@ -128,7 +122,7 @@ func newSession(ctx context.Context, w *Worker) *session {
 			share:    share{weight: float64(o.Weight), hungry: true},
 			disowned: make(map[string]stray), reclaim: newReconnect(),
 		}
-		q.outbox.more, q.outbox.filled.L = &s.runners.more, &q.outbox.mu
+		q.courier.q = q
 		q.lease, q.cancel = context.WithCancelCause(s.jobs)
 		q.keeper.init(q)
 		q.undertaker.init(q)
@@ -151,8 +145,11 @@ func (s *session) close() {
 		_ = s.ops.Close()
 	}
 	s.asides.Wait()
-	s.couriers.Wait()
+	s.runners.rounds.Wait()
 	s.keepers.Wait()
+	if s.runners.busy.Load() == 0 {
+		s.runners.all.Wait()
+	}
 }
 
 // register takes a lease on every queue. It returns an error only if Redis
@@ -170,7 +167,6 @@ func (s *session) register(ctx context.Context) error {
 // start starts the goroutines that live as long as the session.
 func (s *session) start() {
 	for _, q := range s.queues {
-		s.couriers.Go((&courier{q: q}).loop)
 		s.keepers.Go(q.keeper.loop)
 		q.undertaker.start()
 	}
@@ -233,7 +229,7 @@ func (q *served) loseLease() {
 // returned without them. Their jobs were put back to the front.
 var ErrHandlersStuck = errors.New("handlers did not return")
 
-// drain ends the session in order: handlers, couriers, hooks, keepers, leases.
+// drain ends the session in order: handlers, rounds, hooks, keepers, leases.
 func (s *session) drain() error {
 	started := time.Now()
 	deadline := started.Add(s.opts.ShutdownTimeout)
@@ -249,12 +245,9 @@ func (s *session) drain() error {
 	if s.schedule.available() < s.opts.Concurrency {
 		s.stopSettle() // out of time: what is not settled is put back below
 	}
-	for _, q := range s.queues {
-		q.outbox.stop()
-	}
 	// A call that hangs hears of no cancellation: close ends it, with its connection.
 	// Until then it can do no harm, as the token decides.
-	within(&s.couriers, time.Until(deadline)+50*time.Millisecond)
+	within(&s.runners.rounds, time.Until(deadline)+50*time.Millisecond)
 	s.endLetters(deadline)
 	s.stopKeep()
 	within(&s.keepers, time.Until(deadline)+150*time.Millisecond)
@@ -272,8 +265,6 @@ func (s *session) drain() error {
 	}
 	if n := s.runners.busy.Load(); n > 0 {
 		errs = append(errs, fmt.Errorf("redrive: Run: %d %w within %v of their cancellation", n, ErrHandlersStuck, notice))
-	} else {
-		s.runners.all.Wait()
 	}
 	return errors.Join(errs...)
 }
