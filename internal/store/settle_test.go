@@ -32,3 +32,28 @@ func TestI6_ACallWithColonsIsRemembered(t *testing.T) {
 		}
 	})
 }
+
+// TestI6_ASettleIsRememberedThoughTheClaimBehindItFails: the call that is sent again must
+// not hear that its jobs are another's.
+func TestI6_ASettleIsRememberedThoughTheClaimBehindItFails(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
+		p := newProtocol(t, b, b.Client())
+		for _, name := range []string{"finish", "put back", "bury"} {
+			p.enqueue("a-"+name[:1], "b-"+name[:1])
+			mine := p.claim("w", 1)[0]
+			s := p.settler("w")
+			s.Next = &store.ClaimCall{Worker: "w", Call: p.next(), N: 1}
+			end := p.ends(s, ownedBy(mine))[name]
+			require.NoError(t, p.rdb.Rename(p.ctx, p.key("ready"), p.key("kept")).Err())
+			require.NoError(t, p.rdb.HSet(p.ctx, p.key("ready"), "wrong", 1).Err())
+			_, err := end(p.ctx)
+			require.ErrorContains(t, err, "WRONGTYPE", name)
+			require.NoError(t, p.rdb.Rename(p.ctx, p.key("kept"), p.key("ready")).Err())
+			settled, err := end(p.ctx)
+			require.NoError(t, err, name)
+			require.Empty(t, settled.Refused, name)
+			require.Equal(t, []string{"b-" + name[:1]}, idsOf(settled.Claimed.Jobs))
+		}
+	})
+}

@@ -162,6 +162,18 @@ func andClaim(f settle) []scene {
 			require.Equal(s.t, []int{0}, got.Refused)
 			require.Len(s.t, got.Claimed.Jobs, 1)
 		}},
+		{"one of the next jobs has a ledger", func(s *stage) {
+			s.owns("w1", s.us(old), "a")
+			s.ready("b", "c")
+			s.hset(s.keys.Ledger, "a", "old ledger", "c", "ledger-c")
+			require.Equal(s.t, "ledger-c", f(s, next(2), owned(s.us(old), "a")...).Claimed.Jobs[1].Ledger)
+		}},
+		{"the job that ends has the only ledger", func(s *stage) {
+			s.owns("w1", s.us(old), "a")
+			s.ready("b")
+			s.hset(s.keys.Ledger, "a", "old ledger")
+			require.Len(s.t, f(s, next(1), owned(s.us(old), "a")...).Claimed.Jobs, 1)
+		}},
 		{"the queue is paused: the job ends all the same", func(s *stage) {
 			s.owns("w1", s.us(old), "a")
 			s.ready("b")
@@ -195,6 +207,14 @@ func init() {
 				{Owned: store.Owned{ID: "d", Token: s.us(old)}, Result: []byte("refused"), TTL: time.Hour},
 			}
 			call(s, func(ctx context.Context) (store.Settled, error) { return s.Finish(ctx, w1, store.Discarded, jobs) })
+		}},
+		scene{"of a job whose token is refused, no result is kept", func(s *stage) {
+			s.owns("w1", s.us(old), "a", "b")
+			jobs := []store.Done{
+				{Owned: store.Owned{ID: "a", Token: s.us(2 * old)}, Result: []byte("refused"), TTL: time.Hour},
+				{Owned: store.Owned{ID: "b", Token: s.us(old)}, Result: []byte("result-b"), TTL: time.Minute},
+			}
+			call(s, func(ctx context.Context) (store.Settled, error) { return s.Finish(ctx, w1, store.Succeeded, jobs) })
 		}})
 	scenes["finish_and_claim"] = append(andClaim(finish),
 		scene{"a result is kept", func(s *stage) {
