@@ -10,7 +10,7 @@ var protocolMutants = []mutant{
 	{
 		name: "settle-without-token", breaks: "I4",
 		story:   "Whoever names a job that is claimed ends it, with a token of long ago.",
-		edits:   []edit{{lua + "fence.lua", "held[i + 2] == ARGV[tokens == 1 and first or first + i]", "held[i + 2]"}},
+		edits:   []edit{{lua + "fence.lua", "held[i + 3] ~= ARGV[tokens == 1 and first or first + i]", "not held[i + 3]"}},
 		pkg:     storePkg,
 		killers: []string{"TestI4_NothingEndsWithoutTheCurrentToken"},
 	},
@@ -45,7 +45,7 @@ var protocolMutants = []mutant{
 	{
 		name: "unlisted-worker-settles", breaks: "I4",
 		story:   "A worker that is listed nowhere ends the jobs that a check has put back, since it could not see their owner.",
-		edits:   []edit{{lua + "fence.lua", "redis.call('ZRANK', KEYS[6], ARGV[2])", "redis.call('ZRANK', KEYS[6], ARGV[2]) or ARGV[3] ~= '1'"}},
+		edits:   []edit{{lua + "fence.lua", "local may = lease", "local may = lease or ARGV[base + 3] ~= '1'"}},
 		pkg:     rootPkg,
 		killers: []string{"TestI4_AnOwnerThatACheckCouldNotSeeChangesNothing"},
 		part:    "embedded",
@@ -75,7 +75,7 @@ var protocolMutants = []mutant{
 	{
 		name: "settle-without-memory", breaks: "I6",
 		story:   "The end of a job that is sent again is refused: the worker believes that it lost the job.",
-		edits:   []edit{{lua + "fence.lua", "if call == ARGV[1] then return answer end", ""}},
+		edits:   []edit{{lua + "fence.lua", "if call == ARGV[base + 1] then return answer end", ""}},
 		pkg:     storePkg,
 		killers: []string{"TestI6_EveryQueueScriptTwiceHasTheEffectOfOne"},
 	},
@@ -117,7 +117,7 @@ var protocolMutants = []mutant{
 	{
 		name: "reap-the-living", breaks: "I3",
 		story:   "A worker that was thought dead and is back has its jobs taken all the same.",
-		edits:   []edit{{lua + "fence.lua", "if may and ARGV[3] == '1' then", "if false then"}},
+		edits:   []edit{{lua + "fence.lua", "if may and ARGV[base + 3] == '1' then", "if false then"}},
 		pkg:     storePkg,
 		killers: []string{"TestI3_ALivingWorkersJobsAreNotTaken"},
 	},
@@ -134,6 +134,22 @@ var protocolMutants = []mutant{
 		edits:   []edit{{lua + "claim.lua", "if not lease or tonumber(lease) < now then", "if false then"}},
 		pkg:     storePkg,
 		killers: []string{"TestI9_AWorkerWithoutALeaseGetsNoJobs"},
+	},
+	{
+		name: "claim-trusts-its-settle", breaks: "I9",
+		story:   "A worker whose lease has lapsed gets jobs as long as it ends some.",
+		edits:   []edit{{lua + "fence.lua", "local function take()", "lease = '9999999999999'\nlocal function take()"}},
+		pkg:     storePkg,
+		killers: []string{"TestTranscripts"},
+		part:    "embedded",
+	},
+	{
+		name: "claim-without-ledgers", breaks: "I8",
+		story:   "A worker that ends a job with a ledger gets the next ones without theirs: their retries start over.",
+		edits:   []edit{{lua + "finish.lua", "ledger = nil", "ledger = 0"}},
+		pkg:     storePkg,
+		killers: []string{"TestTranscripts"},
+		part:    "embedded",
 	},
 	{
 		name: "claim-takes-delayed-early", breaks: "I12",
@@ -169,7 +185,7 @@ var protocolMutants = []mutant{
 	{
 		name: "no-leading-hdel", breaks: "I14",
 		story:   "The first write of an end is one that a full Redis refuses: the queue cannot drain.",
-		edits:   []edit{{lua + "fence.lua", "redis.call('HDEL', KEYS[5], unpack(mine))", "redis.call('HSET', KEYS[5], ARGV[4], '')\nredis.call('HDEL', KEYS[5], unpack(mine))"}},
+		edits:   []edit{{lua + "fence.lua", "redis.call('HDEL', KEYS[5], unpack(mine))", "redis.call('HSET', KEYS[5], ARGV[base + 4], '')\nredis.call('HDEL', KEYS[5], unpack(mine))"}},
 		pkg:     storePkg,
 		killers: []string{"TestI14_AFullRedisRefusesAnEnqueueAsAWholeAndNoEnd"},
 	},

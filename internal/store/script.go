@@ -41,7 +41,7 @@ var (
 	fateLua string
 
 	enqueueScript = redis.NewScript(enqueueLua)
-	claimScript   = newListScript(claimLua)
+	claimScript   = newListScript(sharedLua + claimLua)
 	finishScript  = newSettleScript(finishLua)
 	putbackScript = newSettleScript(putbackLua)
 	buryScript    = newSettleScript(buryLua)
@@ -53,18 +53,23 @@ var (
 	fateScript    = redis.NewScript(fateLua)
 )
 
+// sharedLua declares what a settle leaves to a claim that follows it in the same step:
+// the time, the end of the worker's lease, its last claim in the lane, and 0 or 1 for
+// whether there are ledgers. What is nil or false the claim asks for itself.
+const sharedLua = "local time, lease, last, ledger\n"
+
 // A settleScript ends attempts, and claims the next jobs in the same step if asked
 // to: then a busy worker needs one round trip and not two.
 type settleScript struct{ alone, andClaim *listScript }
 
 func newSettleScript(lua string) settleScript {
-	settle := "local function settle(KEYS, ARGV)\n" + fenceLua + lua + "end\n"
+	settle := sharedLua + "local function settle(KEYS, ARGV, base, lane)\n" + fenceLua + lua + "end\n"
 	return settleScript{
-		alone: newListScript(settle + "return {settle(KEYS, ARGV)}\n"),
-		// The parts stay what they are alone: they share the keys, and each gets its
-		// arguments. What the first answers comes last.
+		alone: newListScript(settle + "return {settle(KEYS, ARGV, 0, '')}\n"),
+		// The parts stay what they are alone: they share the keys, and the settle finds its
+		// arguments behind those of the claim. What the first answers comes last.
 		andClaim: newListScript(settle + "local function claim(KEYS, ARGV)\n" + claimLua + "end\n" +
-			fmt.Sprintf("local refused = settle(KEYS, {unpack(ARGV, %d)})\n", claimArgs+1) +
+			fmt.Sprintf("local refused = settle(KEYS, ARGV, %d, ARGV[2])\n", claimArgs) +
 			"local answer = claim(KEYS, ARGV)\nanswer[#answer + 1] = refused\nreturn answer\n"),
 	}
 }

@@ -12,18 +12,20 @@ local function index(key, member)
   table.insert(indexes[key], score)
   table.insert(indexes[key], member)
 end
-for n, i in ipairs(own) do
-  local id, at = mine[n], rest + 5 * i
-  local key, task = tonumber(ARGV[at]), ARGV[at + 1]
-  letters[#letters + 1] = id
-  letters[#letters + 1] = ARGV[at + 3]
-  index(10, id)
-  index(key, id)
-  index(tonumber(ARGV[at + 2]), id)
-  tasks[key] = task
-  if ARGV[at + 4] == '1' then
-    index(key + 1, id)
-    hooked[key + 1] = task
+for i = 0, jobs - 1 do
+  if held[i + 3] then
+    local id, at = ARGV[base + 7 + i], rest + 5 * i
+    local key, task = tonumber(ARGV[at]), ARGV[at + 1]
+    letters[#letters + 1] = id
+    letters[#letters + 1] = ARGV[at + 3]
+    index(10, id)
+    index(key, id)
+    index(tonumber(ARGV[at + 2]), id)
+    tasks[key] = task
+    if ARGV[at + 4] == '1' then
+      index(key + 1, id)
+      hooked[key + 1] = task
+    end
   end
 end
 take()
@@ -35,7 +37,7 @@ for _, task in pairs(tasks) do redis.call('ZADD', KEYS[13], '0', task) end
 for key, task in pairs(hooked) do
   redis.call('ZADD', KEYS[12], redis.call('ZRANGE', KEYS[key], '0', '0', 'WITHSCORES')[2], task)
 end
-redis.call('HINCRBY', KEYS[7], 'dead', #own)
+redis.call('HINCRBY', KEYS[7], 'dead', #mine)
 -- A hint to waiting receipts: a user without rights to the channel loses it.
 redis.pcall('PUBLISH', ARGV[#ARGV], table.concat(mine, ' '))
 return refused

@@ -6,26 +6,28 @@
 -- I5: a job leaves the worker's hash and enters ready or delayed in one step.
 local now = clock(math.ceil) -- a delay counts from the next millisecond on (I12)
 local head = redis.call('ZRANGE', KEYS[4], '0', '0', 'WITHSCORES')
-local first = head[2] and tonumber(head[2]) or math.huge
+local soonest = head[2] and tonumber(head[2]) or math.huge
 local front, back, later, ledgers, count, ring = {}, {}, {}, {}, {}, false
-for i = #own, 1, -1 do
-  local id, at = mine[i], rest + 3 * own[i]
-  local delay, ledger, counter = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if delay == 'front' then
-    front[#front + 1] = id
-  elseif tonumber(delay) <= 0 then
-    table.insert(back, 1, id)
-  else
-    local due = now + tonumber(delay)
-    later[#later + 1] = string.format('%.0f', due)
-    later[#later + 1] = id
-    if due < first then ring = true end
+for i = jobs - 1, 0, -1 do
+  if held[i + 3] then
+    local id, at = ARGV[base + 7 + i], rest + 3 * i
+    local delay, entry, counter = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    if delay == 'front' then
+      front[#front + 1] = id
+    elseif tonumber(delay) <= 0 then
+      table.insert(back, 1, id)
+    else
+      local due = now + tonumber(delay)
+      later[#later + 1] = string.format('%.0f', due)
+      later[#later + 1] = id
+      if due < soonest then ring = true end
+    end
+    if entry ~= '' then
+      ledgers[#ledgers + 1] = id
+      ledgers[#ledgers + 1] = entry
+    end
+    count[counter] = (count[counter] or 0) + 1
   end
-  if ledger ~= '' then
-    ledgers[#ledgers + 1] = id
-    ledgers[#ledgers + 1] = ledger
-  end
-  count[counter] = (count[counter] or 0) + 1
 end
 take()
 if #ledgers > 0 then redis.call('HSET', KEYS[3], unpack(ledgers)) end
