@@ -2,6 +2,7 @@ package redrive_test
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/redrive-go/redrive"
@@ -49,6 +50,8 @@ func (l *bubbleLedger) verdict(r *bubbleRun) (want *redrive.Outcome, least, most
 	}
 	t := r.job.task
 	switch {
+	case !r.inner && t.layer == alone && t.conflict == redrive.Skip && l.leftItsLock(r) && r.err != nil && r.err.Error() == redrive.Snooze(0).Error():
+		return &redrive.Outcome{Action: redrive.ActionSnooze}, 10 * time.Millisecond, max(t.ttl, 10*time.Millisecond)
 	case !r.inner && t.layer == alone && errors.Is(r.err, redrive.ErrLockHeld) && t.conflict == redrive.Skip:
 		return exactly(redrive.ActionDiscard, 0)
 	case !r.inner && t.layer == alone && t.conflict != redrive.Skip && t.conflict != redrive.Fail:
@@ -85,6 +88,14 @@ func (l *bubbleLedger) verdict(r *bubbleRun) (want *redrive.Outcome, least, most
 		return want, least, most
 	}
 	return l.failure(r, &t.retry, r.msg.Retries-rules+1)
+}
+
+// leftItsLock reports whether an earlier attempt of the job may have left the lock that
+// this one does not get: then the job waits, and is not dropped.
+func (l *bubbleLedger) leftItsLock(r *bubbleRun) bool {
+	return slices.ContainsFunc(l.runs, func(o *bubbleRun) bool {
+		return o != r && o.msg.ID == r.msg.ID && o.inner && o.innerBegan < r.ended
+	})
 }
 
 // failure is what a policy makes of a failure that would be its n-th retry.

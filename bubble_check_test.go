@@ -85,7 +85,7 @@ func (l *bubbleLedger) checkCause(a, b *bubbleRun) {
 	if until := min(a.innerEnded, a.alone); a.inner && b.began < until {
 		l.found("I3", id, "runs again at %v, and the handler of the attempt before was not told to stop until %v", b.began, until)
 	}
-	if reaps := l.reapsBetween(id, a.began, b.began); crashes != reaps {
+	if reaps := l.reapsBetween(id, a.began, b.began); max(crashes-reaps, reaps-crashes) > l.unheardBetween(a.began-recovery, b.began) {
 		l.found("I8", id, "has %d more crashes at %v, and was taken from the dead %d times", crashes, b.began, reaps)
 	}
 	ended := a.finished && a.ended <= b.began
@@ -142,6 +142,17 @@ func (l *bubbleLedger) reapsBetween(job string, from, to time.Duration) (n int) 
 	return n
 }
 
+// unheardBetween counts the calls that may have taken jobs from the dead, by a worker that
+// heard no answer, and so told of it late or not at all.
+func (l *bubbleLedger) unheardBetween(from, to time.Duration) (n int) {
+	for _, at := range l.unheard {
+		if at > from && at <= to {
+			n++
+		}
+	}
+	return n
+}
+
 // checkCut: a handler loses its lease, its lock or its claim only in an outage. I3
 func (l *bubbleLedger) checkCut(r *bubbleRun) {
 	lost := errors.Is(r.innerCause, redrive.ErrLeaseLost) || errors.Is(r.innerCause, redrive.ErrLockLost) || errors.Is(r.innerCause, redrive.ErrClaimLost)
@@ -164,6 +175,9 @@ func (l *bubbleLedger) checkRefusal(r *bubbleRun, later []*bubbleRun) {
 		if reap.job == r.msg.ID && reap.from == r.worker && reap.at > r.began && reap.at <= r.lost {
 			return
 		}
+	}
+	if l.unheardBetween(r.began, r.lost) > 0 {
+		return
 	}
 	l.found("I4", r.msg.ID, "its end was refused at %v, and nobody had taken it from %s", r.lost, r.worker.plan.name)
 }

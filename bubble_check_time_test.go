@@ -17,6 +17,8 @@ const (
 	lateness = 51 * time.Millisecond
 	// takeover is how much longer than the lease a job may wait after a crash (I9).
 	takeover = time.Second
+	// redisTick is what the clock of Redis counts in.
+	redisTick = time.Microsecond
 	// overtime is how much longer than its timeout a shutdown may take (I15).
 	overtime = 250 * time.Millisecond
 )
@@ -29,7 +31,7 @@ func (l *bubbleLedger) checkStart(e *enqueueRecord, before []*bubbleRun, r *bubb
 		if e.job.delay > 0 {
 			l.checked["delay"]++
 		}
-		if due := e.asked + e.job.delay; r.began < due {
+		if due := e.asked + e.job.delay; r.began < due.Truncate(redisTick) {
 			l.found("I12", id, "starts at %v and is due at %v", r.began, due)
 		} else if e.tries == 0 {
 			l.checkPrompt(r, e.acked+e.job.delay)
@@ -39,7 +41,7 @@ func (l *bubbleLedger) checkStart(e *enqueueRecord, before []*bubbleRun, r *bubb
 	a := before[len(before)-1]
 	switch {
 	case a.settled <= r.began && !final(a.end.Action):
-		if r.began < a.ended+a.end.Delay {
+		if r.began < (a.ended + a.end.Delay).Truncate(redisTick) {
 			l.found("I12", id, "starts at %v, %v after an end at %v that asked for %v", r.began, r.began-a.ended, a.ended, a.end.Delay)
 		}
 		l.checkPrompt(r, a.settled+a.end.Delay)

@@ -31,6 +31,7 @@ type bubbleLedger struct {
 	runs     []*bubbleRun                    // in the order in which they began
 	open     map[*redrive.Message]*bubbleRun // not settled
 	reaps    []reapRecord
+	unheard  []time.Duration // when a put-back was not answered: it may have been of a reap
 	upset    []disturbance
 	stats    map[string]redrive.QueueStats
 	dead     map[string]*redrive.DeadLetterEntry
@@ -232,7 +233,14 @@ func (l *bubbleLedger) trace(w *bubbleWorker) *redrive.WorkerTrace {
 			l.reaps = append(l.reaps, reapRecord{at: l.now(), by: w, from: from, job: id, crashes: crashes})
 			l.noteLocked("reap", w.plan.name, id, "taken from %s, crash %d", from.plan.name, crashes)
 		},
-		RedisLost: func(queue string, err error) { l.note("redis", w.plan.name, "", "%s is lost: %.80v", queue, err) },
+		RedisLost: func(queue string, err error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if strings.HasPrefix(err.Error(), "put back") {
+				l.unheard = append(l.unheard, l.now())
+			}
+			l.noteLocked("redis", w.plan.name, "", "%s is lost: %.80v", queue, err)
+		},
 		RedisBack: func(queue string, after time.Duration) {
 			l.note("redis", w.plan.name, "", "%s is back after %v", queue, after)
 		},

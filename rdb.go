@@ -11,6 +11,11 @@ import (
 // failoverAddr is what go-redis gives as the address of a FailoverClient.
 const failoverAddr = "FailoverClient"
 
+// patientPool is the least size of our pools. go-redis dials no more, but once a second,
+// after as many refusals in a row as a pool may have connections: an outage of a moment
+// would cost a short lease.
+const patientPool = 256
+
 // derive makes a client of the worker's own from the user's: same server, same
 // credentials, same dialer. Ours does not resend by itself (MaxRetries: -1: the
 // worker's loops do, and know when to stop) and honours deadlines. ok is false
@@ -20,7 +25,7 @@ func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok 
 	switch c := rdb.(type) {
 	case *redis.Client:
 		o := *c.Options()
-		o.MaxRetries, o.ContextTimeoutEnabled, o.PoolSize = -1, true, pool
+		o.MaxRetries, o.ContextTimeoutEnabled, o.PoolSize = -1, true, max(pool, patientPool)
 		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
 		o.PushNotificationProcessor, o.MaintNotificationsConfig = nil, noNotifications()
 		o.DialerRetries = 1
@@ -34,7 +39,7 @@ func derive(rdb redis.UniversalClient, pool int) (own redis.UniversalClient, ok 
 		o := *c.Options()
 		// The cluster client counts redirections with MaxRedirects; it must follow
 		// MOVED, so only its other resends are bounded by our deadlines.
-		o.ContextTimeoutEnabled, o.PoolSize = true, pool
+		o.ContextTimeoutEnabled, o.PoolSize = true, max(pool, patientPool)
 		o.MinIdleConns, o.MaxIdleConns, o.MaxActiveConns = 0, 0, 0
 		o.MaintNotificationsConfig, o.DialerRetries = noNotifications(), 1
 		return redis.NewClusterClient(&o), true
