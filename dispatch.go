@@ -36,6 +36,9 @@ func (s *session) dispatch(ctx context.Context) {
 			q := s.queues[g.q]
 			s.asides.Go(func() { q.claim(ctx, g) })
 		}
+		for _, i := range s.schedule.unserved() {
+			s.asides.Go(s.queues[i].ring)
+		}
 		for _, q := range s.queues {
 			if s.schedule.idle(&q.share) && q.listening.CompareAndSwap(false, true) {
 				s.asides.Go(func() { q.listen(ctx) })
@@ -48,6 +51,17 @@ func (s *session) dispatch(ctx context.Context) {
 		}
 	}
 	s.schedule.stop()
+	for _, q := range s.queues {
+		s.asides.Go(q.ring) // what is due soon may be known to this worker alone
+	}
+}
+
+// ring has another worker look at the queue. If that fails, the next heartbeat of any
+// of them looks.
+func (q *served) ring() {
+	try, cancel := context.WithTimeout(q.s.settle, sendTimeout)
+	defer cancel()
+	_ = q.store.Ring(try)
 }
 
 // await waits until every slot is free again, or until the deadline.
@@ -88,11 +102,8 @@ func (q *served) listen(ctx context.Context) {
 		s.schedule.mu.Unlock()
 	case rang:
 		s.schedule.feed(&q.share)
-		if s.schedule.available() == 0 {
-			// The slots filled up while we listened: somebody else may have one.
-			try, cancel := context.WithTimeout(s.settle, sendTimeout)
-			_ = q.store.Ring(try)
-			cancel()
+		if ctx.Err() != nil {
+			q.ring()
 		}
 	}
 }

@@ -33,6 +33,8 @@ type share struct {
 	// news counts what told of work. Claims overlap, and the answer to one that Redis
 	// performed before the news must not pass for an answer to it.
 	news int
+	// told: news came, and no claim has been granted since.
+	told bool
 	// claiming: dispatch has a claim in flight for it, since claimed.
 	claiming bool
 	claimed  time.Time
@@ -62,6 +64,7 @@ func (s *schedule) feed(q *share) {
 func (s *schedule) feedLocked(q *share) {
 	q.due = time.Time{}
 	q.news++
+	q.told = true
 	if q.hungry {
 		return
 	}
@@ -138,10 +141,24 @@ func (s *schedule) grants() []grant {
 		}
 		out = append(out, grant{q: i, n: n, news: q.news, probe: q.probe})
 		s.slots -= n
-		q.claiming, q.claimed, q.probe = true, now, false
+		q.claiming, q.claimed, q.probe, q.told = true, now, false, false
 		q.pass += float64(n) / q.weight // what does not come is given back
 	}
 	return out
+}
+
+// unserved returns the queues that have work as this worker has just been told, perhaps
+// as the only one, while all its slots are taken: others must be told of it.
+func (s *schedule) unserved() (queues []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, q := range s.shares {
+		if s.slots == 0 && q.told && !q.claiming {
+			q.told = false
+			queues = append(queues, i)
+		}
+	}
+	return queues
 }
 
 // next is how many jobs a queue may claim in the call that settles some: the slots
@@ -163,6 +180,7 @@ func (s *schedule) next(q *share, settling int) (n, news int) {
 		}
 	}
 	n = min(n, store.MaxBatch)
+	q.told = false
 	s.slots -= max(0, n-settling)
 	q.pass += float64(n) / q.weight
 	return n, q.news

@@ -268,6 +268,14 @@ var engineMutants = []mutant{
 		killers: []string{"TestWeightsShareSlotsAndNoQueueStarves"},
 	},
 	{
+		name: "full-worker-keeps-the-news", breaks: "wake-up",
+		story:   "A worker with all slots taken tells nobody that a job is due.",
+		edits:   []edit{{"schedule.go", "if s.slots == 0 && q.told", "if s.slots < 0 && q.told"}},
+		pkg:     rootPkg,
+		killers: []string{"TestI12_ADelayedJobDoesNotWaitForTheWorkerThatKnowsOfIt"},
+		part:    "redis",
+	},
+	{
 		name: "stale-claim-forgets", breaks: "wake-up",
 		story:   "The late answer to an old claim makes the worker forget what it has heard since.",
 		edits:   []edit{{"schedule.go", "case y.news == q.news:", "default:"}},
