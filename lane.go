@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -119,10 +120,16 @@ func (l *lane) send() {
 	}
 }
 
-// next takes the submissions that go into one call, or ends the sending.
+// next takes the submissions that go into one call, or ends the sending. It yields
+// first: those who were answered just now come again, and those who are about to call.
 func (l *lane) next() []*submission {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.waiting) > 0 {
+		l.mu.Unlock()
+		runtime.Gosched()
+		l.mu.Lock()
+	}
 	if len(l.waiting) == 0 {
 		l.sending = false
 		l.waiting = nil

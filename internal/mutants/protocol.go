@@ -103,7 +103,7 @@ var protocolMutants = []mutant{
 	{
 		name: "enqueue-ignores-duplicates", breaks: "I2",
 		story:   "An id that is taken gets another payload, and a second place in the queue.",
-		edits:   []edit{{lua + "enqueue.lua", "if have[i] or dead[i] or seen[id] then", "if seen[id] then"}},
+		edits:   []edit{{lua + "enqueue.lua", "if have[i] or dead[i] or seen[id] then", "if seen[id] then"}, {lua + "enqueue.lua", "then plain = false", "then plain = true"}},
 		pkg:     storePkg,
 		killers: []string{"TestI2_AJobHasItsOwnPayloadAndATakenIDKeepsTheFirst"},
 	},

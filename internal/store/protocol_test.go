@@ -116,8 +116,13 @@ func TestI2_AJobHasItsOwnPayloadAndATakenIDKeepsTheFirst(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, []int{0, 2}, taken)
+		taken, err = p.Enqueue(p.ctx, "other", 2, false, []store.NewJob{
+			job("e"), {ID: "e", Envelope: []byte("another")}, job("f"),
+		})
+		require.NoError(t, err)
+		require.Equal(t, []int{1}, taken)
 		jobs := p.claim("w", 10)
-		require.Equal(t, []string{"a", "b", "c", "d"}, idsOf(jobs))
+		require.Equal(t, []string{"a", "b", "c", "d", "e", "f"}, idsOf(jobs))
 		for _, j := range jobs {
 			require.Equal(t, "envelope of "+j.ID, j.Envelope)
 		}

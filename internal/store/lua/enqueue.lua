@@ -15,7 +15,6 @@ if last then
   if call == ARGV[1] then return taken end
   if tonumber(call) > tonumber(ARGV[1]) then return false end
 end
-
 local n, ids = tonumber(ARGV[4]), {}
 for i = 1, n do ids[i] = ARGV[3 + 2 * i] end
 local have = redis.call('HMGET', KEYS[1], unpack(ids))
@@ -27,27 +26,32 @@ if #ARGV > dues then
   first = head[2] and tonumber(head[2]) or math.huge
 end
 
-local taken, fields, push, later, seen, sooner, fresh = {}, {}, {}, {}, {}, false, 0
-for i, id in ipairs(ids) do
-  if have[i] or dead[i] or seen[id] then
-    taken[#taken + 1] = i .. ','
-  else
-    seen[id], fresh = true, fresh + 1
-    fields[2 * fresh - 1], fields[2 * fresh] = id, ARGV[4 + 2 * i]
-    local due, at = ARGV[dues + i] or '', 0
-    if due ~= '' then at = string.sub(due, 1, 1) == '+' and next + due or tonumber(due) end
-    if at <= now then
-      push[#push + 1] = id
+local taken, push, later, sooner, fresh, plain = {}, ids, {}, false, n, #ARGV == dues
+for i = 1, n do if have[i] or dead[i] then plain = false end end
+-- In the common case nothing is delayed, no id is taken, and none is there twice.
+if not plain or redis.call('HSET', KEYS[1], unpack(ARGV, 5, dues)) < n then
+  local fields, seen = {}, {}
+  push, fresh = {}, 0
+  for i, id in ipairs(ids) do
+    if have[i] or dead[i] or seen[id] then
+      taken[#taken + 1] = i .. ','
     else
-      later[#later + 1] = string.format('%.0f', at)
-      later[#later + 1] = id
-      if at < first then sooner = true end
+      seen[id], fresh = true, fresh + 1
+      fields[2 * fresh - 1], fields[2 * fresh] = id, ARGV[4 + 2 * i]
+      local due, at = ARGV[dues + i] or '', 0
+      if due ~= '' then at = string.sub(due, 1, 1) == '+' and next + due or tonumber(due) end
+      if at <= now then
+        push[#push + 1] = id
+      else
+        later[#later + 1] = string.format('%.0f', at)
+        later[#later + 1] = id
+        if at < first then sooner = true end
+      end
     end
   end
+  if fresh > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
 end
-
 taken = table.concat(taken)
-if fresh > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
 redis.call('SET', KEYS[5], ARGV[1] .. ':' .. taken, 'PX', ARGV[2])
 if #push > 0 then redis.call('RPUSH', KEYS[2], unpack(push)) end
 if #later > 0 then redis.call('ZADD', KEYS[3], unpack(later)) end
