@@ -191,8 +191,8 @@ func (a *attempt) unknownTask(now time.Time) {
 	a.snooze(delay, err)
 }
 
-// run runs one attempt from now on, passes its end on, and returns when that was. A handler that calls
-// runtime.Goexit takes the runner with it: another takes its place.
+// run runs one attempt from now on, passes its end on, and returns when that was. A
+// handler that calls runtime.Goexit takes the runner with it: another takes its place.
 func (s *session) run(a *attempt, now time.Time) (end time.Time) {
 	var result []byte
 	var err error

@@ -19,7 +19,7 @@ func TestI12_ADelayedJobDoesNotWaitForTheWorkerThatKnowsOfIt(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b *redistest.Backend) {
 		for _, stops := range []bool{false, true} {
-			for range 6 { // who hears of what is up to chance
+			for range 4 { // who hears of what is up to chance
 				delayedJobBehindAFullWorker(t, b, stops)
 			}
 		}
