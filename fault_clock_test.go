@@ -133,12 +133,13 @@ func TestFault_AProducersClockThatIsWrongChangesNoDuration(t *testing.T) {
 			}
 		}
 		negative := make(chan time.Duration, 100)
-		r.start(mux, redrive.WorkerOptions{Trace: &redrive.WorkerTrace{JobSettled: func(_ *redrive.Message, e redrive.JobEnd) {
+		w := r.start(mux, redrive.WorkerOptions{Trace: &redrive.WorkerTrace{JobSettled: func(_ *redrive.Message, e redrive.JobEnd) {
 			if e.Duration < 0 || e.Delay < 0 {
 				negative <- min(e.Duration, e.Delay)
 			}
 		}}})
 		r.drained()
+		require.NoError(t, w.stop()) // the trace hears of an end after Redis
 		require.Empty(t, negative)
 		require.Len(t, runs, 3)
 		for id, at := range runs {

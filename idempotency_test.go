@@ -258,7 +258,7 @@ func TestIdempotent_EveryFailureReleasesTheClaim(t *testing.T) {
 			}
 			return "done by " + j.ID, nil
 		}, redrive.Idempotent(r.rdb, redrive.IdempotencyOptions{Lease: time.Hour, BusyDelay: time.Hour, Logger: quiet}))
-		r.start(mux, redrive.WorkerOptions{Trace: &redrive.WorkerTrace{JobSettled: func(m *redrive.Message, e redrive.JobEnd) {
+		w := r.start(mux, redrive.WorkerOptions{Trace: &redrive.WorkerTrace{JobSettled: func(m *redrive.Message, e redrive.JobEnd) {
 			mu.Lock()
 			defer mu.Unlock()
 			if m.Starts == 1 && strings.HasPrefix(m.ID, "first") {
@@ -286,8 +286,7 @@ func TestIdempotent_EveryFailureReleasesTheClaim(t *testing.T) {
 			}
 			require.Equal(t, "done by "+runner, result, f.name)
 		}
-		mu.Lock()
-		defer mu.Unlock()
+		require.NoError(t, w.stop()) // the trace hears of an end after Redis
 		for _, f := range failures {
 			require.Equal(t, f.want, got[f.name], f.name)
 			require.Equal(t, 2, runs[f.name], f.name)
