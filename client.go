@@ -225,8 +225,7 @@ func (c *Client) enqueue(ctx context.Context, queue string, lookDead bool, jobs 
 	for sent < len(jobs) {
 		batch := jobs[sent:min(sent+store.MaxBatch, len(jobs))]
 		dups, err := lane.enqueue(ctx, lookDead, batch)
-		var few *ReplicationError
-		if err != nil && !errors.As(err, &few) {
+		if _, few := errors.AsType[*ReplicationError](err); err != nil && !few {
 			return taken, sent, err
 		}
 		for _, i := range dups {

@@ -133,11 +133,11 @@ func (t *Task[A, R]) Options() TaskOptions { return t.opts }
 // [*ReplicationError], along with the receipt, when Redis has it and fewer replicas
 // than [ClientOptions.Replicas] do.
 func (t *Task[A, R]) Enqueue(ctx context.Context, c *Client, args A, opts *EnqueueOptions) (*Receipt[R], error) {
-	receipts, err := t.EnqueueMany(ctx, c, []A{args}, opts)
+	receipts, err := t.enqueue(ctx, c, []A{args}, opts)
 	if len(receipts) == 0 {
 		return nil, err
 	}
-	return receipts[0], err
+	return &receipts[0], err
 }
 
 // EnqueueMany adds a job for each of the arguments, in order, in one script call
@@ -148,6 +148,15 @@ func (t *Task[A, R]) Enqueue(ctx context.Context, c *Client, args A, opts *Enque
 // batch fails, the receipts of the batches before it are returned along with
 // the error; if it fails by a [*ReplicationError], those of its own jobs, too.
 func (t *Task[A, R]) EnqueueMany(ctx context.Context, c *Client, args []A, opts *EnqueueOptions) ([]*Receipt[R], error) {
+	all, err := t.enqueue(ctx, c, args, opts)
+	receipts := make([]*Receipt[R], len(all))
+	for i := range all {
+		receipts[i] = &all[i]
+	}
+	return receipts, err
+}
+
+func (t *Task[A, R]) enqueue(ctx context.Context, c *Client, args []A, opts *EnqueueOptions) ([]Receipt[R], error) {
 	if c == nil {
 		return nil, fmt.Errorf("redrive: enqueue %s: client is nil", t.name)
 	}
@@ -163,7 +172,7 @@ func (t *Task[A, R]) EnqueueMany(ctx context.Context, c *Client, args []A, opts 
 		return nil, fmt.Errorf("redrive: enqueue %s: %w", t.name, err)
 	}
 	taken, sent, err := c.enqueue(ctx, o.Queue, o.ID != "", jobs)
-	receipts := make([]*Receipt[R], sent)
+	receipts := make([]Receipt[R], sent)
 	for i := range receipts {
 		receipts[i] = t.receipt(c, o.Queue, jobs[i].ID)
 	}
@@ -200,11 +209,12 @@ func (t *Task[A, R]) encode(c *Client, args []A, o *EnqueueOptions) ([]store.New
 // Receipt returns a receipt for a job enqueued earlier, perhaps by another
 // process, on the task's own queue.
 func (t *Task[A, R]) Receipt(c *Client, id string) *Receipt[R] {
-	return t.receipt(c, t.opts.Queue, id)
+	r := t.receipt(c, t.opts.Queue, id)
+	return &r
 }
 
-func (t *Task[A, R]) receipt(c *Client, queue, id string) *Receipt[R] {
-	return &Receipt[R]{ID: id, client: c, queue: queue, codec: t.opts.Codec}
+func (t *Task[A, R]) receipt(c *Client, queue, id string) Receipt[R] {
+	return Receipt[R]{ID: id, client: c, queue: queue, codec: t.opts.Codec}
 }
 
 // Handle registers fn as the task's handler, inside the middleware of the mux,

@@ -52,7 +52,7 @@ func (q *Queue) Enqueue(ctx context.Context, lane string, call int64, lookDead b
 	later := false
 	for i := range jobs {
 		j := &jobs[i]
-		args = append(args, &j.ID, j.Envelope) // a pointer: an interface of a string allocates
+		args = append(args, &j.ID, (*blob)(&j.Envelope)) // a pointer: an interface of a string allocates
 		later = later || j.Delay > 0 || j.RunAt > 0
 	}
 	if later {

@@ -39,7 +39,7 @@ func TestFinishStaysInItsAllocationBudget(t *testing.T) {
 
 func TestEnqueueStaysInItsAllocationBudget(t *testing.T) {
 	q, jobs := cannedQueue(t, ""), hotNewJobs()
-	budget(t, 2.5, "enqueue: id, envelope and due as arguments", func() error {
+	budget(t, 0.5, "enqueue: pointers to id and envelope as arguments", func() error {
 		_, err := q.Enqueue(t.Context(), "lane", 1, false, jobs)
 		return err
 	})

@@ -102,6 +102,13 @@ func (q *Queue) list(ctx context.Context, s *listScript, keys, args []any) ([]st
 	return res, err
 }
 
+// A blob is bytes whose pointer go-redis takes for an argument: a slice in an interface
+// is an allocation.
+type blob []byte
+
+// MarshalBinary returns the bytes.
+func (b *blob) MarshalBinary() ([]byte, error) { return *b, nil }
+
 // A Queue performs the operations of one queue. It holds no state besides
 // names, and may be copied and used by many goroutines.
 type Queue struct {

@@ -117,7 +117,7 @@ func (q *Queue) Finish(ctx context.Context, s Settler, counter Counter, jobs []D
 		if j := &jobs[i]; j.TTL > 0 {
 			result := k.Result(j.ID)
 			keys = append(keys, &result)
-			args = append(args, len(keys), j.Result, ceilMillis(j.TTL))
+			args = append(args, len(keys), (*blob)(&j.Result), ceilMillis(j.TTL))
 		} else {
 			args = append(args, 0, "", 0)
 		}
@@ -134,7 +134,7 @@ func (q *Queue) Putback(ctx context.Context, s Settler, jobs []Putback) (Settled
 		if !j.Front {
 			delay = ceilMillis(j.Delay)
 		}
-		args = append(args, delay, j.Ledger, string(j.Counter))
+		args = append(args, delay, (*blob)(&j.Ledger), string(j.Counter))
 	}
 	return q.settle(ctx, "put back", putbackScript, &s, keys, args)
 }
@@ -161,7 +161,7 @@ func (q *Queue) Bury(ctx context.Context, s Settler, jobs []Burial) (Settled, er
 			hook = "1"
 		}
 		args = append(args, place(k.DeadTask(j.Task), k.TaskHooks(j.Task)), j.Task,
-			place(k.Why(indexedReason(j.Reason))), j.Entry, hook)
+			place(k.Why(indexedReason(j.Reason))), (*blob)(&j.Entry), hook)
 	}
 	return q.settle(ctx, "bury", buryScript, &s, keys, append(args, k.Channel))
 }

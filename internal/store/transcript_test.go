@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha1"
+	"encoding"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -244,6 +245,9 @@ func wireText(v any) string {
 		return *v
 	case []byte:
 		return string(v)
+	case encoding.BinaryMarshaler:
+		b, _ := v.MarshalBinary()
+		return string(b)
 	}
 	return fmt.Sprint(v)
 }
