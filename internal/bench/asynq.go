@@ -13,9 +13,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// asynqSide uses asynq v0.26.0. Its handler gets raw bytes and decodes nothing,
-// its pool has a connection for every slot, and its intervals are chosen per
-// measure, as short as they help.
+// asynqSide uses asynq v0.26.0. Its pool has a connection for every slot, and its
+// intervals are chosen per measure, as short as they help.
 type asynqSide struct {
 	addr string
 }
@@ -23,7 +22,7 @@ type asynqSide struct {
 func (s *asynqSide) name() string { return "asynq" }
 
 func (s *asynqSide) describe(slots int) string {
-	return fmt.Sprintf("raw handler, Retention 0; Concurrency %d, StrictPriority off, log level fatal, a connection per slot; "+
+	return fmt.Sprintf("Retention 0; Concurrency %d, StrictPriority off, log level fatal, a connection per slot; "+
 		"DelayedTaskCheckInterval 1ms for retries, TaskCheckInterval 1ms where so marked", slots)
 }
 
@@ -108,11 +107,7 @@ func (s *asynqSide) start(o workOptions) func() {
 				return err
 			}
 		}
-		if p := t.Payload(); len(p) > frame {
-			o.job(string(p[frame-2 : min(len(p)-2, frame-2+stampSize)]))
-		} else {
-			o.job("")
-		}
+		o.job(t.Payload())
 		return nil
 	})))
 	return func() {

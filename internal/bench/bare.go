@@ -3,8 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,105 +26,95 @@ func newBare(addr string) *bare {
 
 func (b *bare) close() { _ = b.rdb.Close() }
 
-// drain claims into free slots and finishes what was claimed, with one call of
-// each kind in flight, until n jobs are done. It returns jobs per second.
+// drain claims jobs into all slots, and then ends them and claims the next in one call,
+// until n jobs are done. It returns jobs per second.
 func (b *bare) drain(n, slots int) float64 {
 	const worker = "bare"
 	ctx, cancel := context.WithTimeout(background, patience)
 	defer cancel()
 	_, err := b.q.Beat(ctx, worker, time.Hour)
 	fatal(err)
-	free := make(chan int, slots)
-	claimed := make(chan []store.Done, slots)
-	free <- slots
-	var failed atomic.Pointer[error]
-	var first time.Time
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer close(claimed)
-		for call, got := int64(0), 0; got < n; {
-			var k int
-			select {
-			case k = <-free:
-				k = drainAll(k, free)
-			case <-ctx.Done():
-				return
-			}
-			call++
-			c, err := b.q.Claim(ctx, store.ClaimCall{Worker: worker, Call: call, N: k})
-			if err != nil || len(c.Jobs) == 0 {
-				failed.Store(new(fmt.Errorf("bare claim: %d of %d jobs: %w", got, n, err)))
-				return
-			}
-			if first.IsZero() {
-				first = time.Now()
-			}
-			done := make([]store.Done, len(c.Jobs))
-			for i, j := range c.Jobs {
-				done[i].Owned = store.Owned{ID: j.ID, Token: j.Token}
-			}
-			got += len(c.Jobs)
-			if unused := k - len(c.Jobs); unused > 0 {
-				free <- unused
-			}
-			claimed <- done
-		}
-	})
-	var last time.Time
-	wg.Go(func() {
-		calls := 0
-		for done := range claimed {
-			for more := true; more && len(done) < store.MaxBatch; {
-				select {
-				case d, ok := <-claimed:
-					done, more = append(done, d...), ok
-				default:
-					more = false
-				}
-			}
-			calls++
-			by := store.Settler{Worker: worker, Call: fmt.Sprint(calls)}
-			if _, err := b.q.Finish(ctx, by, store.Succeeded, done); err != nil {
-				failed.Store(&err)
-				cancel()
-				return
-			}
-			free <- len(done)
-			last = time.Now()
-		}
-	})
-	wg.Wait()
-	if err := failed.Load(); err != nil {
-		fatal(*err)
+	claim := store.ClaimCall{Worker: worker, Call: 1, N: slots}
+	c, err := b.q.Claim(ctx, claim)
+	fatal(err)
+	start, ended := time.Now(), 0
+	var done []store.Done
+	for len(c.Jobs) > 0 {
+		done = doneOf(done[:0], c.Jobs)
+		claim.Call++
+		by := store.Settler{Worker: worker, Call: strconv.FormatInt(claim.Call, 10), Next: &claim}
+		s, err := b.q.Finish(ctx, by, store.Succeeded, done)
+		fatal(err)
+		ended += len(c.Jobs)
+		c = s.Claimed
 	}
-	return float64(n) / last.Sub(first).Seconds()
+	if ended != n {
+		fatal(fmt.Errorf("bare Redis ended %d of %d jobs", ended, n))
+	}
+	return float64(n) / time.Since(start).Seconds()
 }
 
-// drainAll adds up what waits in c.
-func drainAll(sum int, c chan int) int {
-	for {
-		select {
-		case n := <-c:
-			sum += n
-		default:
-			return sum
-		}
+// pickup measures a job's way to an idle worker: the enqueue, the bell that rings for
+// it, the claim.
+func (b *bare) pickup(samples int) (took []float64) {
+	const worker = "bare"
+	_, err := b.q.Beat(background, worker, time.Hour)
+	fatal(err)
+	type claimed struct {
+		jobs []store.ClaimedJob
+		at   time.Time
+		err  error
 	}
+	got := make(chan claimed)
+	for call := int64(1); call <= int64(samples); call++ {
+		go func() {
+			_, err := b.q.Listen(background, time.Minute)
+			var c store.Claimed
+			if err == nil {
+				c, err = b.q.Claim(background, store.ClaimCall{Worker: worker, Call: call, N: 1})
+			}
+			got <- claimed{c.Jobs, time.Now(), err}
+		}()
+		time.Sleep(15 * time.Millisecond)
+		sent := time.Now()
+		_, err := b.q.Enqueue(background, "bare", call, false, bareJobs(call, 1))
+		fatal(err)
+		c := <-got
+		fatal(c.err)
+		took = append(took, ms(c.at.Sub(sent)))
+		by := store.Settler{Worker: worker, Call: strconv.FormatInt(call, 10)}
+		_, err = b.q.Finish(background, by, store.Succeeded, doneOf(nil, c.jobs))
+		fatal(err)
+	}
+	return took
 }
 
 // enqueue sends batches of the given size, one in flight, for the time given.
 func (b *bare) enqueue(batch int, d time.Duration) (jobs int, rate float64) {
-	env := append([]byte(`{"v":1,"task":"`+taskName+`","at":1753437600000,"args":`), encoded(body("", payloadSize))...)
-	env = append(env, '}')
-	jobsOf := make([]store.NewJob, batch)
 	start := time.Now()
 	for call := int64(1); time.Since(start) < d; call++ {
-		for i := range jobsOf {
-			jobsOf[i] = store.NewJob{ID: fmt.Sprintf("0198-bare-%012d-%013d", call, i), Envelope: env}
-		}
-		_, err := b.q.Enqueue(background, "bare", call, false, jobsOf)
+		_, err := b.q.Enqueue(background, "bare", call, false, bareJobs(call, batch))
 		fatal(err)
 		jobs += batch
 	}
 	return jobs, float64(jobs) / time.Since(start).Seconds()
+}
+
+// bareJobs makes the jobs of a call.
+func bareJobs(call int64, n int) []store.NewJob {
+	jobs := make([]store.NewJob, n)
+	for i := range jobs {
+		jobs[i] = store.NewJob{ID: fmt.Sprintf("0198-bare-%012d-%013d", call, i), Envelope: bareEnvelope}
+	}
+	return jobs
+}
+
+var bareEnvelope = []byte(`{"v":1,"task":"` + taskName + `","at":1753437600000,"args":` + string(encoded(body("", payloadSize))) + `}`)
+
+// doneOf says of claimed jobs that they are done, in the room of done.
+func doneOf(done []store.Done, jobs []store.ClaimedJob) []store.Done {
+	for _, j := range jobs {
+		done = append(done, store.Done{Owned: store.Owned{ID: j.ID, Token: j.Token}})
+	}
+	return done
 }

@@ -45,7 +45,7 @@ func child() int {
 		return 1
 	}
 	var jobs, first, last atomic.Int64
-	stop := s.start(workOptions{slots: o.Slots, queues: []string{o.Queue}, job: func(string) {
+	stop := s.start(workOptions{slots: o.Slots, queues: []string{o.Queue}, job: func([]byte) {
 		time.Sleep(o.Work)
 		now := time.Now().UnixNano()
 		first.CompareAndSwap(0, now)

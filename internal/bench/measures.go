@@ -42,6 +42,7 @@ func (b *bench) profiled(probe, side string, f func()) {
 		f()
 		return
 	}
+	fatal(os.MkdirAll(b.profile, 0o755))
 	file, err := os.Create(filepath.Join(b.profile, probe+".pprof"))
 	fatal(err)
 	fatal(pprof.StartCPUProfile(file))
@@ -96,9 +97,19 @@ func oneQueue(slots int) workOptions { return workOptions{slots: slots, queues: 
 
 // drain is the plain drain at so many slots.
 func (b *bench) drain(s side, slots int) figures {
-	probe := fmt.Sprintf("drain%d", slots)
-	n := b.jobs(s.name()+probe, func(n int) float64 { return b.work(s, "", n, payloadSize, oneQueue(slots))["rate"] })
-	f := b.work(s, probe, n, payloadSize, oneQueue(slots))
+	return b.drainBy(s, fmt.Sprintf("drain%d", slots), oneQueue(slots))
+}
+
+// decoding is drain with handlers that decode.
+func (b *bench) decoding(s side, slots int) figures {
+	o := oneQueue(slots)
+	o.decode = true
+	return b.drainBy(s, fmt.Sprintf("decode%d", slots), o)
+}
+
+func (b *bench) drainBy(s side, probe string, o workOptions) figures {
+	n := b.jobs(s.name()+probe, func(n int) float64 { return b.work(s, "", n, payloadSize, o)["rate"] })
+	f := b.work(s, probe, n, payloadSize, o)
 	b.rates[s.name()+probe] = f["rate"]
 	return f
 }
@@ -234,7 +245,7 @@ func (b *bench) pickup(s side, samples int, eager bool) figures {
 	ran := make(chan time.Time, 1)
 	o := oneQueue(1)
 	o.eager = eager
-	o.job = func(string) { ran <- time.Now() }
+	o.job = func([]byte) { ran <- time.Now() }
 	stop := s.start(o)
 	data := body("", payloadSize)
 	var took []float64
@@ -262,6 +273,15 @@ func (b *bench) pickup(s side, samples int, eager bool) figures {
 		"idle_commands": (after.commands - before.commands - 1) / idle.Seconds(),
 		"idle_cpu":      (after.redisCPU - before.redisCPU) / float64(idle.Microseconds()) * 100,
 	}
+}
+
+// barePickup is what pickup cannot go below.
+func (b *bench) barePickup(samples int) figures {
+	b.settled()
+	w := newBare(b.srv.addr)
+	defer w.close()
+	took := w.pickup(samples)[1:]
+	return figures{"p50": quantile(took, 0.5), "p99": quantile(took, 0.99)}
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
@@ -323,8 +343,8 @@ func (b *bench) latency(s side, rate float64) figures {
 	all := make(chan struct{})
 	o := oneQueue(50)
 	o.eager = true
-	o.job = func(data string) {
-		at, err := strconv.ParseInt(data[:stampSize], 10, 64)
+	o.job = func(payload []byte) {
+		at, err := strconv.ParseInt(stamp(payload, stampSize), 10, 64)
 		if err != nil {
 			return
 		}

@@ -78,6 +78,15 @@ func probes(b *bench) []probe {
 			rows:    []row{rate("drain, 10 slots", atLeast(6, "≥ 6×"), "10×")},
 		},
 		{
+			key: "decode50", run: func(b *bench, s side) figures { return b.decoding(s, 50) },
+			rows: []row{rate("drain, 50 slots, JSON decoded", nil, ""),
+				{metric: "client_cpu", title: "  client CPU, worker", unit: "µs/job", lower: true}},
+		},
+		{
+			key: "decode10", run: func(b *bench, s side) figures { return b.decoding(s, 10) },
+			rows: []row{rate("drain, 10 slots, JSON decoded", nil, "")},
+		},
+		{
 			key: "life", run: func(b *bench, s side) figures { return b.life(s) },
 			rows: []row{
 				{metric: "redis_cpu", title: "Redis CPU, single enqueue + run", unit: "µs/job", lower: true, must: atMost(0.25, "≤ 1/4"), aim: "1/8"},
@@ -108,6 +117,7 @@ func probes(b *bench) []probe {
 				}
 				return b.pickup(s, slow, false)
 			},
+			ceiling: func(b *bench) figures { return b.barePickup(fast) },
 			rows: []row{
 				{metric: "p50", title: "idle pick-up p50", unit: "ms", lower: true, must: atMost(1, "≤ 1 ms").own(), aim: "0.3 ms"},
 				{metric: "p99", title: "idle pick-up p99", unit: "ms", lower: true, must: atMost(5, "≤ 5 ms").own()},

@@ -11,21 +11,22 @@ import (
 	"github.com/redrive-go/redrive"
 )
 
-// redriveSide uses redrive the way its documentation says: a typed task, its
-// default timeout and a retry policy.
+// redriveSide uses redrive the way its documentation says: jobs are enqueued by a
+// typed task with a retry policy and the default timeout, which also decodes them
+// where they are to be decoded.
 type redriveSide struct {
 	addr string
 }
 
-var noop = redrive.NewTask[args, redrive.None](taskName, redrive.TaskOptions{
-	Queue: queueName,
-	Retry: redrive.RetryPolicy{Backoff: redrive.Constant(time.Millisecond), Jitter: redrive.NoJitter},
-})
+var (
+	policy = redrive.RetryPolicy{Backoff: redrive.Constant(time.Millisecond), Jitter: redrive.NoJitter}
+	noop   = redrive.NewTask[args, redrive.None](taskName, redrive.TaskOptions{Queue: queueName, Retry: policy})
+)
 
 func (s *redriveSide) name() string { return "redrive" }
 
 func (s *redriveSide) describe(slots int) string {
-	return fmt.Sprintf("typed task, JSON decoded, Timeout and Retry on; Concurrency %d, Logger discarded; client of default pool size", slots)
+	return fmt.Sprintf("Retry on, and Timeout where the task is typed; Concurrency %d, Logger discarded; client of default pool size", slots)
 }
 
 func (s *redriveSide) rdb(pool int) *redis.Client {
@@ -78,14 +79,21 @@ func (s *redriveSide) many(queue string, n int) (func() error, func()) {
 
 func (s *redriveSide) start(o workOptions) func() {
 	mux := redrive.NewMux()
-	noop.Handle(mux, redrive.NoResult(func(_ context.Context, job *redrive.Job[args]) error {
-		if o.failOnce && job.Retries == 0 {
+	handle := func(m *redrive.Message) error {
+		if o.failOnce && m.Retries == 0 {
 			o.failing()
 			return errFirst
 		}
-		o.job(job.Args.Data)
+		o.job(m.Payload)
 		return nil
-	}))
+	}
+	if o.decode {
+		noop.Handle(mux, redrive.NoResult(func(_ context.Context, job *redrive.Job[args]) error { return handle(job.Message) }))
+	} else {
+		mux.Handle(taskName, redrive.Retry(policy)(redrive.HandlerFunc(func(_ context.Context, m *redrive.Message) ([]byte, error) {
+			return nil, handle(m)
+		})))
+	}
 	var queues []redrive.Queue
 	for _, q := range o.queues {
 		queues = append(queues, redrive.Queue{Name: q})

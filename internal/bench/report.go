@@ -116,16 +116,14 @@ func table(w io.Writer, lines []line) {
 func ceilings(w io.Writer, lines []line) {
 	rows := [][]string{{"same Redis calls, no jobs", "redrive", "bare Redis", "redrive reaches"}}
 	for _, l := range lines {
-		if l.metric == "rate" && len(l.ceiled) > 0 {
-			rows = append(rows, []string{l.title, quantity(median(l.redrive)), spread(l.ceiled),
-				fmt.Sprintf("%.0f %%", 100*median(l.redrive)/median(l.ceiled))})
+		if len(l.ceiled) == 0 || !slices.Contains([]string{"rate", "redis_cpu", "client_cpu", "p50", "p99"}, l.metric) {
+			continue
 		}
-		if l.metric == "redis_cpu" && len(l.ceiled) > 0 {
-			rows = append(rows, []string{l.title + ", µs/job", quantity(median(l.redrive)), spread(l.ceiled), ""})
+		r := []string{l.title + ", " + l.unit, quantity(median(l.redrive)), spread(l.ceiled), ""}
+		if l.metric == "rate" {
+			r[3] = fmt.Sprintf("%.0f %%", 100*median(l.redrive)/median(l.ceiled))
 		}
-		if l.metric == "client_cpu" && len(l.ceiled) > 0 {
-			rows = append(rows, []string{l.title + ", µs/job", quantity(median(l.redrive)), spread(l.ceiled), ""})
-		}
+		rows = append(rows, r)
 	}
 	if len(rows) > 1 {
 		_, _ = fmt.Fprintln(w)

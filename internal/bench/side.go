@@ -34,10 +34,10 @@ type workOptions struct {
 	failOnce bool
 	// eager polls every millisecond, for a side that polls.
 	eager bool
-	// decode makes a raw handler decode the payload, as a typed task always does.
+	// decode makes the handler decode the payload's JSON. Without it nobody reads it.
 	decode bool
 	// job runs in the handler, except in an attempt that fails.
-	job func(data string)
+	job func(payload []byte)
 	// failing runs in an attempt that fails.
 	failing func()
 }
@@ -57,6 +57,12 @@ const (
 // body pads stamp so that the payload has the given size.
 func body(stamp string, payload int) string {
 	return stamp + strings.Repeat("x", max(0, payload-frame-len(stamp)))
+}
+
+// stamp is the part of a payload that [body] was given, if it has the length.
+func stamp(payload []byte, length int) string {
+	at := frame - len(`"}`)
+	return string(payload[at:min(at+length, len(payload))])
 }
 
 func encoded(data string) []byte { return []byte(`{"data":"` + data + `"}`) }
@@ -82,7 +88,7 @@ func (t *tally) begin() {
 	}
 }
 
-func (t *tally) job(string) {
+func (t *tally) job([]byte) {
 	t.begin()
 	if t.n.Add(1) == t.want {
 		t.last.Store(int64(time.Since(t.start)))
