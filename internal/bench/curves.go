@@ -102,7 +102,7 @@ func (b *bench) curves(rounds int) []point {
 	var points []point
 	for _, c := range curvesOf(large) {
 		for _, x := range c.xs {
-			b.settled()
+			b.fresh()
 			at := len(points)
 			for _, s := range b.sides() {
 				points = append(points, point{curve: c.title, x: c.label(x), side: s.name()})

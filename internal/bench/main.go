@@ -72,11 +72,12 @@ func run() (err error) {
 			err = f.err
 		}
 	}()
-	if b.srv, err = startServer(); err != nil {
-		return err
-	}
-	defer b.srv.stop()
-	b.redrive, b.asynq = &redriveSide{b.srv.addr}, &asynqSide{b.srv.addr}
+	defer func() {
+		if b.srv != nil {
+			b.srv.stop()
+		}
+	}()
+	b.fresh()
 	if *soak > 0 {
 		return b.soak(*soak)
 	}
@@ -127,6 +128,7 @@ func (b *bench) measure(all []probe, keys []string, rounds int) []line {
 		if p.once {
 			n = 1
 		}
+		b.fresh()
 		for i := range n {
 			fmt.Fprintf(os.Stderr, "\r\033[K%s, round %d of %d", p.key, i+1, n)
 			redrive, asynq := p.run(b, b.redrive), p.run(b, b.asynq)

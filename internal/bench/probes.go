@@ -135,7 +135,7 @@ func probes(b *bench) []probe {
 			},
 		},
 		{
-			key: "backlog", once: true,
+			key: "backlog",
 			run: func(b *bench, s side) figures {
 				if s != side(b.redrive) {
 					return nil
