@@ -21,8 +21,8 @@ import (
 //
 //   - dispatch and drain: Run's own goroutine; wakes queues up and starts claims
 //     and listens (dispatch.go)
-//   - one short-lived goroutine per such claim and per listen, at most one of each
-//     per queue (dispatch.go)
+//   - one short-lived goroutine to register, and one per such claim and per listen, at
+//     most one of each per queue (dispatch.go)
 //   - runners: run handlers, and make the rounds of the couriers, one per queue, that
 //     settle and claim; at most Concurrency; end when told, once nothing waits
 //     (runners.go, courier.go)
@@ -48,7 +48,7 @@ type session struct {
 
 	runners runners
 
-	asides sync.WaitGroup // claims and listens
+	asides sync.WaitGroup // registering, claims, listens
 	wakeup chan struct{}  // makes dispatch look again
 
 	// keep ends the keepers; settle ends the tries of the couriers and of claims.
@@ -152,16 +152,26 @@ func (s *session) close() {
 	}
 }
 
-// register takes a lease on every queue. It returns an error only if Redis
+// register takes a lease on every queue, or returns when ctx is done: a call that hangs
+// hears of no cancellation, and close ends it. It returns an error only if Redis
 // refuses; while Redis cannot be reached the keepers go on trying.
 func (s *session) register(ctx context.Context) error {
-	for _, q := range s.queues {
-		err := q.keeper.beat(ctx)
-		if store.Denied(err) {
-			return err
+	done := make(chan error, 1)
+	s.asides.Go(func() {
+		for _, q := range s.queues {
+			if err := q.keeper.beat(ctx); store.Denied(err) {
+				done <- err
+				return
+			}
 		}
+		done <- nil
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return nil
 	}
-	return nil
 }
 
 // start starts the goroutines that live as long as the session.

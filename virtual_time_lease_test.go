@@ -148,6 +148,27 @@ func TestI15_ABlackHoleDoesNotHoldUpTheShutdown(t *testing.T) {
 	}
 }
 
+// A worker that is stopped while its first call hangs has nothing to wait for.
+func TestI15_ACallThatHangsAtTheStartDoesNotHoldUpTheShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, redistest.Embedded(t))
+		proxy := faultnet.NewDialer(nil, r.b.Options().Dialer, 1)
+		defer proxy.Close()
+		opts := r.b.Options()
+		opts.Dialer = proxy.Dialer()
+		cutOff := &rig{t: t, b: r.b, rdb: redis.NewClient(opts), client: r.client}
+		defer cutOff.rdb.Close()
+		const timeout = 500 * time.Millisecond
+		hung := proxy.DelayRequest(faultnet.Scripts(), 1, time.Minute)
+		w := cutOff.start(redrive.NewMux(), redrive.WorkerOptions{ShutdownTimeout: timeout})
+		<-hung.Fired()
+		stopped := time.Now()
+		_ = w.stop()
+		require.LessOrEqual(t, time.Since(stopped), timeout+250*time.Millisecond)
+	})
+}
+
 // The clock of a delay is Redis's, which counts in microseconds. Here a job that is
 // due at a whole millisecond has the worker look just then.
 func TestI12_ADelayIsNotShortByTheFractionOfAMillisecond(t *testing.T) {

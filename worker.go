@@ -207,9 +207,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := s.register(ctx); err != nil {
 		return fmt.Errorf("redrive: Run: %w", err)
 	}
-	s.log.Info("redrive: worker started", "queues", len(s.queues), "concurrency", w.opts.Concurrency)
-	s.start()
-	s.dispatch(ctx)
+	if ctx.Err() == nil { // else it may still be registering, and has nothing to drain
+		s.log.Info("redrive: worker started", "queues", len(s.queues), "concurrency", w.opts.Concurrency)
+		s.start()
+		s.dispatch(ctx)
+	}
 	err := s.drain()
 	s.log.Info("redrive: worker stopped", "error", err)
 	return err
